@@ -1,0 +1,144 @@
+//! Everything about one exchange that a filter may read during a phase call.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, StatusCode};
+use weir_routing::CandidateSet;
+
+use crate::attributes::Attributes;
+use crate::ledger::Ledger;
+use crate::principal::Principal;
+use crate::view::RequestView;
+
+/// How the caller's bytes came in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// HTTP/1.x.
+    Http1,
+    /// HTTP/2, by ALPN or prior knowledge.
+    Http2,
+    /// gRPC over HTTP/2.
+    Grpc,
+    /// An HTTP/1.1 upgrade.
+    Websocket,
+}
+
+/// Where a session key was found, strongest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SessionSource {
+    /// Body member `prompt_cache_key`.
+    PromptCacheKey,
+    /// Body member `conversation.id`.
+    ConversationId,
+    /// Header `x-multi-turn-session-id`.
+    SessionHeader,
+    /// SHA-256 of the messages or input, in hexadecimal.
+    InputHash,
+}
+
+/// A candidate for what keeps a conversation together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SessionKey {
+    /// Where it was found.
+    pub source: SessionSource,
+    /// The value as found (for [`SessionSource::InputHash`]: the hash).
+    pub value: String,
+    /// 53-bit xxh3 of the value.
+    pub hash: u64,
+}
+
+/// The upstream's answer so far.
+#[derive(Clone, Debug)]
+pub struct ResponseFacts {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its headers as they will go to the caller; response phases edit these.
+    pub headers: HeaderMap,
+}
+
+/// One exchange as filters see it. Moved into a filter's store for a phase call and back.
+pub struct Facts {
+    /// Number of the exchange in this process.
+    pub id: u64,
+    /// The id in logs and in `x-request-id`.
+    pub request_id: Arc<str>,
+    /// How the bytes came in.
+    pub transport: Transport,
+    /// Milliseconds since the Unix epoch at which the request head was read.
+    pub received_unix_ms: u64,
+    /// The scalars passed by value.
+    pub view: RequestView,
+    /// Method of the request.
+    pub method: Method,
+    /// Path, without the query.
+    pub path: String,
+    /// Query, without the `?`.
+    pub query: Option<String>,
+    /// Request headers as they will go upstream; request phases edit these.
+    pub headers: HeaderMap,
+    /// The caller's address.
+    pub peer: Option<SocketAddr>,
+    /// Server name asked for in the TLS handshake.
+    pub sni: Option<String>,
+    /// The buffered body; empty for pass-through routes.
+    pub body: Bytes,
+    /// Number of messages (chat) in the body.
+    pub messages: u32,
+    /// Number of inputs (embeddings) in the body.
+    pub inputs: u32,
+    /// Session key candidates, strongest first.
+    pub session_keys: Vec<SessionKey>,
+    /// Who was let in.
+    pub principal: Option<Arc<Principal>>,
+    /// Text of `view.routing_key`.
+    pub routing_key: Arc<str>,
+    /// Text of `view.model`.
+    pub model: Arc<str>,
+    /// What the config says of the model's routing; attribute `weir.routing-method`.
+    pub routing_method: Option<Arc<str>>,
+    /// What the config says of the model's budget; attribute `weir.token-rate-limit`.
+    pub token_rate_limit: Option<Arc<str>>,
+    /// What filters left for each other.
+    pub attributes: Attributes,
+    /// Private bytes per filter name.
+    pub scratch: Vec<(Arc<str>, Vec<u8>)>,
+    /// The backends to choose from; present in the route phase only.
+    pub candidates: Option<CandidateSet>,
+    /// Positions already tried.
+    pub excluded: Vec<u32>,
+    /// The upstream's answer; present in response phases only.
+    pub response: Option<ResponseFacts>,
+    /// What must be settled when the exchange ends.
+    pub ledger: Arc<Ledger>,
+}
+
+impl Facts {
+    /// The private bytes of one filter.
+    #[must_use]
+    pub fn scratch_of(&self, filter: &str) -> &[u8] {
+        self.scratch
+            .iter()
+            .find(|(name, _)| &**name == filter)
+            .map_or(&[], |(_, bytes)| bytes.as_slice())
+    }
+
+    /// Replaces the private bytes of one filter; the caller checks the size.
+    pub fn set_scratch(&mut self, filter: &Arc<str>, bytes: Vec<u8>) {
+        match self.scratch.iter_mut().find(|(name, _)| name == filter) {
+            Some(entry) => entry.1 = bytes,
+            None => self.scratch.push((filter.clone(), bytes)),
+        }
+    }
+
+    /// An attribute, the gateway's own (`weir.*`) or a filter's.
+    #[must_use]
+    pub fn attribute(&self, name: &str) -> Option<&Arc<str>> {
+        match name {
+            "weir.routing-method" => self.routing_method.as_ref(),
+            "weir.token-rate-limit" => self.token_rate_limit.as_ref(),
+            _ => self.attributes.find(name),
+        }
+    }
+}
