@@ -1,0 +1,261 @@
+//! The tables `[clusters.NAME]`: equal endpoints serving models.
+
+use serde::Serialize;
+
+use crate::field::{Field, TIME_MS};
+use crate::reader::Table;
+use crate::secret::Secret;
+
+/// A set of equal endpoints, and how they are spoken to. Live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct ClusterTable {
+    /// Where the model servers are; at least one.
+    pub endpoints: Vec<Endpoint>,
+    /// TLS to the endpoints; without it plain.
+    pub tls: Option<UpstreamTls>,
+    /// Whether the endpoints speak HTTP/2 (without TLS: with prior knowledge).
+    pub http2: bool,
+    /// Time to connect, in milliseconds.
+    pub connect_timeout_ms: u64,
+    /// Time from the request to the first byte of the answer, in milliseconds.
+    pub first_byte_timeout_ms: u64,
+    /// Time between two reads of the answer, in milliseconds. A stream may last any time.
+    pub between_bytes_timeout_ms: u64,
+    /// Time for one write, in milliseconds.
+    pub write_timeout_ms: u64,
+    /// How long an unused connection is kept, in milliseconds.
+    pub idle_timeout_ms: u64,
+    /// Further candidates tried while nothing has reached the caller.
+    pub retries: u32,
+    /// Sent upstream as `Authorization: Bearer` in the place of the caller's key.
+    pub api_key: Option<Secret>,
+    /// Whether the caller's `Authorization` goes upstream. Not together with `api_key`.
+    pub pass_authorization: bool,
+    /// Active health checks; without them only failures of requests count.
+    pub health: Option<HealthTable>,
+    /// When an endpoint that fails is left out for a time.
+    pub ejection: EjectionTable,
+    /// Requests at once per endpoint; 0: no limit.
+    pub max_concurrency: u32,
+}
+
+/// One endpoint; in TOML also a plain `"host:port"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// `host:port` with an IP address or a DNS name.
+    pub address: String,
+    /// Its share of the requests relative to the others.
+    pub weight: u32,
+}
+
+/// `tls` of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct UpstreamTls {
+    /// The name asked for and expected in the certificate.
+    pub sni: String,
+    /// Whether the certificate is verified.
+    pub verify: bool,
+}
+
+/// `health` of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct HealthTable {
+    /// What is asked for; any 2xx is healthy.
+    pub path: String,
+    /// Time between two checks, in milliseconds.
+    pub interval_ms: u64,
+    /// Time one check may take, in milliseconds.
+    pub timeout_ms: u64,
+    /// Good checks in a row after which an endpoint is used again.
+    pub healthy_after: u32,
+    /// Bad checks in a row after which an endpoint is no longer used.
+    pub unhealthy_after: u32,
+}
+
+/// `ejection` of a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EjectionTable {
+    /// Failed requests in a row after which an endpoint is left out; 0: never.
+    pub consecutive_failures: u32,
+    /// For how long the first time, in milliseconds; longer each further time.
+    pub base_ms: u64,
+    /// How many of the endpoints may be left out at once, in percent.
+    pub max_percent: u32,
+}
+
+impl Default for HealthTable {
+    fn default() -> Self {
+        Self {
+            path: "/health".into(),
+            interval_ms: 2_000,
+            timeout_ms: 1_000,
+            healthy_after: 2,
+            unhealthy_after: 3,
+        }
+    }
+}
+
+impl Default for EjectionTable {
+    fn default() -> Self {
+        Self {
+            consecutive_failures: 5,
+            base_ms: 5_000,
+            max_percent: 50,
+        }
+    }
+}
+
+impl ClusterTable {
+    pub(crate) fn read(mut table: Table<'_>) -> Self {
+        let endpoints = table.required(
+            "endpoints",
+            Vec::new(),
+            "add endpoints = [\"127.0.0.1:8000\"]",
+            Endpoint::read_all,
+        );
+        let mut time = |name, default| table.or(name, default, |f| f.integer(TIME_MS));
+        let connect_timeout_ms = time("connect_timeout_ms", 2_000);
+        let first_byte_timeout_ms = time("first_byte_timeout_ms", 60_000);
+        let between_bytes_timeout_ms = time("between_bytes_timeout_ms", 60_000);
+        let write_timeout_ms = time("write_timeout_ms", 30_000);
+        let idle_timeout_ms = time("idle_timeout_ms", 60_000);
+        let read = Self {
+            endpoints,
+            tls: table.optional("tls", |f| f.table().map(UpstreamTls::read)),
+            http2: table.or("http2", false, Field::flag),
+            connect_timeout_ms,
+            first_byte_timeout_ms,
+            between_bytes_timeout_ms,
+            write_timeout_ms,
+            idle_timeout_ms,
+            retries: table.or("retries", 2, |f| f.integer(0..=16)),
+            api_key: table.optional("api_key", Field::secret),
+            pass_authorization: table.or("pass_authorization", false, Field::flag),
+            health: table.optional("health", |f| f.table().map(HealthTable::read)),
+            ejection: table.below("ejection", EjectionTable::default(), EjectionTable::read),
+            max_concurrency: table.or("max_concurrency", 0, |f| f.integer(0..=1_000_000)),
+        };
+        if read.api_key.is_some() && read.pass_authorization {
+            let message = "the caller's key and `api_key` cannot both be sent".into();
+            table.error(
+                "pass_authorization",
+                message,
+                "remove `pass_authorization` or `api_key`",
+            );
+        }
+        table.finish();
+        read
+    }
+}
+
+impl Endpoint {
+    fn read_all(field: &Field<'_>) -> Option<Vec<Self>> {
+        let endpoints = field.list(Self::read)?;
+        if endpoints.is_empty() && field.is_empty_array() {
+            return field.error("is empty".into(), "name at least one endpoint");
+        }
+        for (index, endpoint) in endpoints.iter().enumerate() {
+            if endpoints
+                .iter()
+                .take(index)
+                .any(|other| other.address == endpoint.address)
+            {
+                let message = format!("names `{}` twice", endpoint.address);
+                return field.error(message, "remove one; use `weight` for a larger share");
+            }
+        }
+        Some(endpoints)
+    }
+
+    fn read(field: &Field<'_>) -> Option<Self> {
+        if field.is_string() {
+            return address(field).map(|address| Self { address, weight: 1 });
+        }
+        let mut table = field.table()?;
+        let read = Self {
+            address: table.required(
+                "address",
+                String::new(),
+                "add address = \"127.0.0.1:8000\"",
+                address,
+            ),
+            weight: table.or("weight", 1, |f| f.integer(1..=1_000)),
+        };
+        table.finish();
+        Some(read).filter(|endpoint| !endpoint.address.is_empty())
+    }
+}
+
+/// `host:port`.
+fn address(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    let host_ok = |host: &str| match host.strip_prefix('[') {
+        Some(rest) => rest
+            .strip_suffix(']')
+            .is_some_and(|ip| ip.parse::<std::net::Ipv6Addr>().is_ok()),
+        None => {
+            let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+            !host.is_empty() && host.chars().all(plain)
+        }
+    };
+    let port_ok = |port: &str| port.parse::<u16>().is_ok_and(|port| port > 0);
+    match text.rsplit_once(':') {
+        Some((host, port)) if host_ok(host) && port_ok(port) => Some(text),
+        _ => field.error(
+            format!("`{text}` is not host:port"),
+            "write host:port without a scheme or path; TLS is the key `tls` of the cluster",
+        ),
+    }
+}
+
+impl UpstreamTls {
+    fn read(mut table: Table<'_>) -> Self {
+        let read = Self {
+            sni: table.required(
+                "sni",
+                String::new(),
+                "add sni = \"api.example.com\"",
+                Field::name,
+            ),
+            verify: table.or("verify", true, Field::flag),
+        };
+        table.finish();
+        read
+    }
+}
+
+impl HealthTable {
+    fn read(mut table: Table<'_>) -> Self {
+        let default = Self::default();
+        let read = Self {
+            path: table.or("path", default.path, Field::url_path),
+            interval_ms: table.or("interval_ms", default.interval_ms, |f| f.integer(TIME_MS)),
+            timeout_ms: table.or("timeout_ms", default.timeout_ms, |f| f.integer(TIME_MS)),
+            healthy_after: table.or("healthy_after", default.healthy_after, |f| {
+                f.integer(1..=100)
+            }),
+            unhealthy_after: table.or("unhealthy_after", default.unhealthy_after, |f| {
+                f.integer(1..=100)
+            }),
+        };
+        table.finish();
+        read
+    }
+}
+
+impl EjectionTable {
+    fn read(mut table: Table<'_>) -> Self {
+        let default = Self::default();
+        let read = Self {
+            consecutive_failures: table.or(
+                "consecutive_failures",
+                default.consecutive_failures,
+                |f| f.integer(0..=10_000),
+            ),
+            base_ms: table.or("base_ms", default.base_ms, |f| f.integer(TIME_MS)),
+            max_percent: table.or("max_percent", default.max_percent, |f| f.integer(0..=100)),
+        };
+        table.finish();
+        read
+    }
+}

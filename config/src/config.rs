@@ -1,0 +1,161 @@
+//! The whole configuration, and reading it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+use toml::de::DeTable;
+
+use crate::cluster::ClusterTable;
+use crate::error::ConfigError;
+use crate::field::plain_name;
+use crate::filter::FilterTable;
+use crate::function::{FunctionTable, function_id};
+use crate::key_table::{KeyEntry, KeyTable};
+use crate::listener::Listener;
+use crate::pipeline::PipelineTable;
+use crate::reader::Table;
+use crate::references;
+use crate::report::Report;
+use crate::route::RouteTable;
+use crate::server::{AdminTable, LimitsTable, LogTable, ReloadTable, ServerTable};
+use crate::simulator::SimulatorTable;
+
+/// The commented reference file, which is also the default configuration.
+pub const REFERENCE: &str = include_str!("../weir.toml");
+
+/// A configuration that was checked: what it names is declared and its values are in range.
+/// Paths are kept as written; see [`resolve`].
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Config {
+    /// `[server]`.
+    pub server: ServerTable,
+    /// `[admin]`.
+    pub admin: AdminTable,
+    /// `[log]`.
+    pub log: LogTable,
+    /// `[[listeners]]`, in order.
+    pub listeners: Vec<Listener>,
+    /// `[[simulators]]`, in order.
+    pub simulators: Vec<SimulatorTable>,
+    /// `[key_tables.NAME]`.
+    pub key_tables: BTreeMap<String, KeyTable>,
+    /// `[filters.NAME]`.
+    pub filters: BTreeMap<String, FilterTable>,
+    /// `[pipelines.NAME]`.
+    pub pipelines: BTreeMap<String, PipelineTable>,
+    /// `[clusters.NAME]`.
+    pub clusters: BTreeMap<String, ClusterTable>,
+    /// `[functions.ID]`.
+    pub functions: BTreeMap<String, FunctionTable>,
+    /// `[[routes]]`, in order.
+    pub routes: Vec<RouteTable>,
+    /// `[limits]`.
+    pub limits: LimitsTable,
+    /// `[reload]`.
+    pub reload: ReloadTable,
+}
+
+/// Reads and checks a configuration. `file` is how errors name it.
+///
+/// # Errors
+///
+/// Everything that is wrong, by its place in the text. Where the text is not TOML, what follows
+/// from that (missing keys, undeclared names) is not reported.
+pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
+    let mut report = Report::new(file, text);
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    report.syntax(&syntax);
+    let config = Config::read(Table::root(&report, root.get_ref()));
+    if !report.is_broken() {
+        references::check(&config, root.get_ref(), &report);
+    }
+    finish(config, report)
+}
+
+/// Reads the file a key table names: `[[keys]]` and nothing else.
+///
+/// # Errors
+///
+/// Everything that is wrong, by its place in the text.
+pub fn parse_keys(text: &str, file: &str) -> Result<Vec<KeyEntry>, Vec<ConfigError>> {
+    let mut report = Report::new(file, text);
+    let (root, syntax) = DeTable::parse_recoverable(text);
+    report.syntax(&syntax);
+    let keys = KeyTable::read_file(Table::root(&report, root.get_ref()));
+    finish(keys, report)
+}
+
+/// Reads the file at `path` and gives its text along with what it says.
+///
+/// # Errors
+///
+/// As [`parse`]; a file that cannot be read is one error at its first line.
+pub fn load(path: &Path) -> Result<(Config, String), Vec<ConfigError>> {
+    let file = path.display().to_string();
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        vec![ConfigError {
+            file: file.clone(),
+            line: 1,
+            column: 1,
+            key: String::new(),
+            message: format!("cannot be read: {error}"),
+            remedy: "check the path and its permissions".into(),
+        }]
+    })?;
+    parse(&text, &file).map(|config| (config, text))
+}
+
+/// A path of the configuration as the file system has it: relative ones are relative to `base`,
+/// the folder of the config file.
+#[must_use]
+pub fn resolve(base: &Path, path: &Path) -> PathBuf {
+    base.join(path)
+}
+
+fn finish<T>(value: T, report: Report<'_>) -> Result<T, Vec<ConfigError>> {
+    let errors = report.finish();
+    if errors.is_empty() {
+        Ok(value)
+    } else {
+        Err(errors)
+    }
+}
+
+impl Config {
+    pub(crate) fn read(mut root: Table<'_>) -> Self {
+        let read = Self {
+            server: root.below("server", ServerTable::default(), ServerTable::read),
+            admin: root.below("admin", AdminTable::default(), AdminTable::read),
+            log: root.below("log", LogTable::default(), LogTable::read),
+            listeners: root.or("listeners", Vec::new(), |f| {
+                f.list(|f| f.table().map(Listener::read))
+            }),
+            simulators: root.or("simulators", Vec::new(), |f| {
+                f.list(|f| f.table().map(SimulatorTable::read))
+            }),
+            key_tables: root.or("key_tables", BTreeMap::new(), |f| {
+                f.map(plain_name, KeyTable::read)
+            }),
+            filters: root.or("filters", BTreeMap::new(), |f| {
+                f.map(plain_name, FilterTable::read)
+            }),
+            pipelines: root.or("pipelines", BTreeMap::new(), |f| {
+                f.map(plain_name, PipelineTable::read)
+            }),
+            clusters: root.or("clusters", BTreeMap::new(), |f| {
+                f.map(plain_name, ClusterTable::read)
+            }),
+            functions: root.or("functions", BTreeMap::new(), |f| {
+                f.map(function_id, FunctionTable::read)
+            }),
+            routes: root.or("routes", Vec::new(), |f| {
+                f.list(|f| f.table().map(RouteTable::read))
+            }),
+            limits: root.below("limits", LimitsTable::default(), LimitsTable::read),
+            reload: root.below("reload", ReloadTable::default(), ReloadTable::read),
+        };
+        root.finish();
+        read
+    }
+}

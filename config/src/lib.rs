@@ -1,0 +1,46 @@
+//! Weir's configuration: one TOML file, read and checked whole, before anything acts on it.
+//!
+//! [`parse`] turns a text into a [`Config`] that cannot be wrong in itself, or into every error
+//! at once. Nothing here does I/O except [`load`], and nothing waits.
+
+mod cluster;
+mod config;
+mod diff;
+mod error;
+mod field;
+mod filter;
+mod function;
+mod key;
+mod key_table;
+mod listener;
+mod pipeline;
+mod rate_limit;
+mod reader;
+mod references;
+mod report;
+mod route;
+mod secret;
+mod server;
+mod show;
+mod simulator;
+#[cfg(test)]
+mod tests;
+
+pub use cluster::{ClusterTable, EjectionTable, Endpoint, HealthTable, UpstreamTls};
+pub use config::{Config, REFERENCE, load, parse, parse_keys, resolve};
+pub use diff::{ConfigDiff, diff};
+pub use error::ConfigError;
+pub use filter::{
+    BUILTINS, FilterLimits, FilterRole, FilterTable, Grants, ModuleRef, OnError, WasiGrant,
+};
+pub use function::{FunctionTable, ModelTable};
+pub use key::{filter_error, locate};
+pub use key_table::{KeyEntry, KeyTable};
+pub use listener::{Listener, TlsTable};
+pub use pipeline::PipelineTable;
+pub use rate_limit::parse_token_rate_limit;
+pub use route::RouteTable;
+pub use secret::Secret;
+pub use server::{AdminTable, LimitsTable, LogFormat, LogTable, ReloadTable, ServerTable};
+pub use show::masked;
+pub use simulator::SimulatorTable;
