@@ -1,0 +1,27 @@
+//! Everything that alone knows providers' JSON and SSE: pure functions over bytes, no I/O, no clock.
+
+pub use api::Api;
+pub use edit::{EditError, JsonEdit, apply_json_edits, locate, quote, splice};
+pub use event::{EventFacts, ResponseFacts, event_facts, response_facts};
+pub use fault::{Fault, openai_type, render_fault, render_fault_event};
+pub use model::{ModelError, normal_routing_key, split_model};
+pub use models::{model_object, models_list};
+pub use peek::{Peek, SessionKey, SessionSource, peek};
+pub use refusal::PeekError;
+pub use sse::{SseError, SseEvent, SseSplitter, encode_event};
+pub use usage::Usage;
+
+mod api;
+mod edit;
+mod event;
+mod fault;
+mod measure;
+mod model;
+mod models;
+mod peek;
+mod reader;
+mod refusal;
+mod scan;
+mod sse;
+mod text;
+mod usage;
