@@ -6,6 +6,7 @@
     reason = "tests"
 )]
 
+use std::io::Write;
 use std::path::Path;
 
 use bytes::Bytes;
@@ -19,7 +20,12 @@ const EVENT_BYTES_MAX: usize = 4 << 20;
 /// Every recorded case of the apis read here; empty, and loudly so, without the folder.
 fn cases() -> Vec<(Api, Value)> {
     let Some(folder) = std::env::var_os("WEIR_CASES") else {
-        eprintln!("SKIPPED: set WEIR_CASES to a folder of recorded cases to run this test");
+        // Not `eprintln!`: the test harness would swallow it.
+        writeln!(
+            std::io::stderr(),
+            "SKIPPED: set WEIR_CASES to a folder of recorded cases"
+        )
+        .unwrap();
         return Vec::new();
     };
     let mut cases = Vec::new();
