@@ -21,8 +21,9 @@ const EVENT_BYTES_MAX: usize = 4 << 20;
 fn cases() -> Vec<(Api, Value)> {
     let Some(folder) = std::env::var_os("WEIR_CASES") else {
         // Not `eprintln!`: the test harness would swallow it.
+        let mut stderr = std::io::stderr();
         writeln!(
-            std::io::stderr(),
+            stderr,
             "SKIPPED: set WEIR_CASES to a folder of recorded cases"
         )
         .unwrap();
