@@ -66,6 +66,8 @@ pub(crate) async fn echo(upgrade: OnUpgrade) {
     }
 }
 
+// Written out, as an echo needs three small functions; tungstenite 0.30 would bring eight packages,
+// among them a second version of the digest crates the gateway has.
 async fn echo_frames(io: impl AsyncRead + AsyncWrite + Unpin) -> io::Result<()> {
     let mut io = BufReader::new(io);
     while let Some((first, payload)) = read_frame(&mut io).await? {
