@@ -42,7 +42,7 @@ fn result(stage: &Stage, rounds: &[Round], pins: &Pins) -> io::Result<Value> {
             "sse_ratio": ratio(rounds, Kind::Stream, index, |s| s.events_per_cpu_second),
         })
     };
-    // The figures one compares over time stand at the top: all four filters.
+    // The figures one compares over time are of all four filters and stand at the top level.
     let mut result = cost(FULL);
     if let Value::Object(members) = &mut result {
         let full = stage.contestants.get(FULL);
