@@ -4,3 +4,12 @@ pub mod load;
 mod load_answer;
 
 pub mod process;
+
+pub mod config_text;
+pub mod gateway;
+
+pub mod caller;
+pub mod events;
+
+pub mod simulated;
+pub mod upstream;

@@ -1,0 +1,1 @@
+//! The suite: a real gateway, real sockets, and model servers that can misbehave.
