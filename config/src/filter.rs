@@ -79,8 +79,8 @@ pub struct Grants {
     pub attributes: bool,
     /// Key tables it may look keys up in.
     pub key_tables: Vec<String>,
-    /// Secrets it may read, by name.
-    pub secrets: Vec<String>,
+    /// Clusters it may send requests of its own to.
+    pub clusters: Vec<String>,
     /// Whether it may reserve from token budgets.
     pub limiters: bool,
     /// Whether it may use the shared store.
@@ -150,7 +150,7 @@ impl Default for Grants {
             write_json: Vec::new(),
             attributes: false,
             key_tables: Vec::new(),
-            secrets: Vec::new(),
+            clusters: Vec::new(),
             limiters: false,
             stores: false,
             slots: false,
@@ -264,7 +264,7 @@ impl Grants {
             write_json: table.or("write_json", default.write_json, |f| f.list(pointer)),
             attributes: table.or("attributes", default.attributes, Field::flag),
             key_tables: table.or("key_tables", default.key_tables, Field::names),
-            secrets: table.or("secrets", default.secrets, Field::names),
+            clusters: table.or("clusters", default.clusters, Field::names),
             limiters: table.or("limiters", default.limiters, Field::flag),
             stores: table.or("stores", default.stores, Field::flag),
             slots: table.or("slots", default.slots, Field::flag),

@@ -86,6 +86,10 @@ impl References<'_> {
                     &self.config.key_tables,
                 );
             }
+            for (index, cluster) in filter.grants.clusters.iter().enumerate() {
+                let key = key::join("filters", name) + &format!(".grants.clusters[{index}]");
+                self.declared(&key, "cluster", "clusters", cluster, &self.config.clusters);
+            }
         }
     }
 

@@ -23,7 +23,6 @@ pub struct FilterIdentity {
     pub limits: FilterLimits,
     /// What it was granted, as configured.
     pub grants: Grants,
-    clusters: Vec<String>,
     reads: Vec<HeaderName>,
     reads_all: bool,
     log: Mutex<LogSecond>,
@@ -52,7 +51,6 @@ impl FilterIdentity {
         Self {
             name: Arc::from(name),
             limits,
-            clusters: Vec::new(),
             reads: named
                 .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
                 .collect(),
@@ -67,13 +65,6 @@ impl FilterIdentity {
         }
     }
 
-    /// The same with clusters it may send requests to.
-    #[must_use]
-    pub fn sending_to(mut self, clusters: Vec<String>) -> Self {
-        self.clusters = clusters;
-        self
-    }
-
     /// Whether it may read this header. Credentials are never part of `*`.
     #[must_use]
     pub fn reads(&self, name: &HeaderName) -> bool {
@@ -84,7 +75,7 @@ impl FilterIdentity {
     /// Whether it may send requests to this cluster.
     #[must_use]
     pub fn sends_to(&self, cluster: &str) -> bool {
-        self.clusters.iter().any(|granted| granted == cluster)
+        self.grants.clusters.iter().any(|granted| granted == cluster)
     }
 
     /// Counts a line of the log.

@@ -37,6 +37,11 @@ impl Attributes {
         true
     }
 
+    /// All, in the order they were first set.
+    pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.entries.iter().map(|(name, value)| (&**name, &**value))
+    }
+
     /// How many there are.
     #[must_use]
     pub fn len(&self) -> usize {

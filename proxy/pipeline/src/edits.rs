@@ -111,6 +111,7 @@ pub fn apply(edits: Edits, grants: &EditGrants, side: Side, filter: &str, facts:
     if let Some(body) = body {
         facts.view.body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
         facts.body = body;
+        facts.body_edited = true;
     }
     match (side, facts.response.as_mut()) {
         (Side::Response, Some(response)) => apply_headers(edits.headers, &mut response.headers),

@@ -84,6 +84,8 @@ pub struct Facts {
     pub sni: Option<String>,
     /// The buffered body; empty for pass-through routes.
     pub body: Bytes,
+    /// Whether a filter has edited the body: places found in it before are not the places now.
+    pub body_edited: bool,
     /// Number of messages (chat) in the body.
     pub messages: u32,
     /// Number of inputs (embeddings) in the body.
@@ -112,6 +114,8 @@ pub struct Facts {
     pub response: Option<ResponseFacts>,
     /// What must be settled when the exchange ends.
     pub ledger: Arc<Ledger>,
+    /// Nanoseconds spent in filters so far.
+    pub filter_ns: u64,
 }
 
 impl Facts {

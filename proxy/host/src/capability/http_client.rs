@@ -238,11 +238,9 @@ mod tests {
             ("c", "/never", "x-a", true, Err(Failure::Timeout)),
         ];
         let services = Arc::new(Services::new(prometheus::Registry::new()));
-        let filter = FilterIdentity::new("f", Grants::default(), FilterLimits::default());
-        let mut state = GuestState::new(
-            Arc::new(filter.sending_to(vec!["c".into()])),
-            services.clone(),
-        );
+        let grants = Grants { clusters: vec!["c".into()], ..Grants::default() };
+        let filter = FilterIdentity::new("f", grants, FilterLimits::default());
+        let mut state = GuestState::new(Arc::new(filter), services.clone());
         state.may_suspend = true;
         let unset = state.send("c".into(), request("/a", "x-a")).await;
         assert_eq!(unset.unwrap_err(), Failure::Unavailable);

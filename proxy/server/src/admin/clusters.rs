@@ -1,0 +1,37 @@
+//! `GET /clusters`.
+
+use serde_json::{Value, json};
+
+use crate::runtime::Runtime;
+use crate::snapshot::Snapshot;
+
+/// Every backend of every cluster: health, load, counters.
+pub(crate) fn all(runtime: &Runtime, snapshot: &Snapshot) -> Value {
+    let now_ms = runtime.now_ms();
+    let clusters = snapshot.upstreams.iter().map(|(name, upstream)| {
+        let backends: Vec<Value> = upstream
+            .cluster
+            .backends()
+            .iter()
+            .map(|candidate| {
+                let backend = &candidate.backend;
+                let load = backend.load(now_ms);
+                json!({
+                    "address": &**backend.id(),
+                    "weight": candidate.weight,
+                    "eligible": backend.eligible(now_ms),
+                    "health": format!("{:?}", backend.health()).to_lowercase(),
+                    "ejected_for_ms": backend.ejected_for_ms(now_ms),
+                    "running": load.running,
+                    "queued_input_tokens": load.queued_input_tokens,
+                    "ewma_ttft_us": load.ewma_ttft_us,
+                    "error_permille": load.error_permille,
+                    "successes": backend.successes(),
+                    "failures": backend.failures(),
+                })
+            })
+            .collect();
+        (name.clone(), json!({ "backends": backends }))
+    });
+    Value::Object(clusters.collect())
+}

@@ -1,0 +1,325 @@
+//! A config made into a snapshot: off the request path, all errors at once, nothing changed on failure.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::ToSocketAddrs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use pingora::protocols::ALPN;
+use pingora::upstreams::peer::HttpPeer;
+use weir_config::{ClusterTable, Config, ConfigError, Endpoint, FilterTable, ModuleRef, OnError};
+use weir_host::{Host, KeyTables, PrepareError, WasmFilter};
+use weir_pipeline::chain::Chain;
+use weir_pipeline::filter::Filter;
+use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
+
+use crate::builtin;
+use crate::key_tables;
+use crate::snapshot::{ModelTarget, Route, Snapshot, Target, Upstream};
+
+/// Where a config comes from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// Shown in errors.
+    pub(crate) file: String,
+    /// Relative paths in the config start here.
+    pub(crate) folder: PathBuf,
+}
+
+impl Origin {
+    /// The config compiled into the binary.
+    pub(crate) fn embedded() -> Self {
+        Self { file: "embedded config".into(), folder: PathBuf::from(".") }
+    }
+
+    /// A file.
+    pub(crate) fn of(path: &std::path::Path) -> Self {
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        Self { file: path.display().to_string(), folder: folder.map_or_else(|| PathBuf::from("."), PathBuf::from) }
+    }
+}
+
+/// What a snapshot is compiled with.
+pub(crate) struct Compiler<'a> {
+    /// Runs the filters.
+    pub(crate) host: &'a Arc<Host>,
+    /// Keeps the state of backends.
+    pub(crate) fleet: &'a Fleet,
+    /// Where the config comes from.
+    pub(crate) origin: &'a Origin,
+    /// Filters that have not changed keep their instances.
+    pub(crate) previous: Option<&'a Snapshot>,
+}
+
+impl Compiler<'_> {
+    /// Compiles a config.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it beyond its form: modules that cannot be loaded, filters
+    /// that refuse their table, addresses that do not resolve, key files.
+    pub(crate) fn compile(&self, config: Config, text: Arc<str>, number: u64) -> Result<Snapshot, Vec<ConfigError>> {
+        let mut errors = Vec::new();
+        let filters = self.filters(&config, &text, &mut errors);
+        let upstreams = self.upstreams(&config, &text, &mut errors);
+        let key_tables = key_tables::read(&config, &text, self.origin, &self.host.services().interner);
+        let key_tables = key_tables.unwrap_or_else(|more| {
+            errors.extend(more);
+            KeyTables::default()
+        });
+        if !errors.is_empty() {
+            errors.sort_by_key(|error| (error.line, error.column));
+            return Err(errors);
+        }
+        let chains: HashMap<String, Arc<Chain>> = config
+            .pipelines
+            .iter()
+            .map(|(name, table)| {
+                let members = table.filters.iter().filter_map(|filter| filters.get(filter));
+                let members = members.map(|filter| Arc::clone(filter) as Arc<dyn Filter>).collect();
+                (name.clone(), Arc::new(Chain::new(name, members)))
+            })
+            .collect();
+        let default_chain = chains.get("default").or_else(|| chains.values().next().filter(|_| chains.len() == 1)).cloned();
+        Ok(Snapshot {
+            number,
+            functions: self.functions(&config, &chains, &upstreams),
+            routes: routes(&config, &chains, &upstreams),
+            config,
+            text,
+            filters,
+            chains,
+            default_chain,
+            upstreams,
+            key_tables: Arc::new(key_tables),
+        })
+    }
+
+    fn filters(
+        &self,
+        config: &Config,
+        text: &str,
+        errors: &mut Vec<ConfigError>,
+    ) -> BTreeMap<String, Arc<WasmFilter>> {
+        let mut filters = BTreeMap::new();
+        for (name, table) in &config.filters {
+            match self.filter(name, table, text) {
+                Ok(filter) => drop(filters.insert(name.clone(), filter)),
+                Err(more) => errors.extend(more),
+            }
+        }
+        filters
+    }
+
+    fn filter(&self, name: &str, table: &FilterTable, text: &str) -> Result<Arc<WasmFilter>, Vec<ConfigError>> {
+        let at_module = |message: String, remedy: &str| {
+            vec![self.error(text, &format!("filters.{name}.module"), message, remedy)]
+        };
+        let bytes: std::borrow::Cow<'static, [u8]> = match &table.module {
+            ModuleRef::Builtin(builtin) => match builtin::module(builtin) {
+                Some(bytes) => bytes.into(),
+                None => return Err(at_module(format!("no built-in filter `{builtin}`"), "use one of the names in the message of `weir check`")),
+            },
+            ModuleRef::Path(path) => {
+                let path = weir_config::resolve(&self.origin.folder, path);
+                match std::fs::read(&path) {
+                    Ok(bytes) => bytes.into(),
+                    Err(error) => {
+                        let message = format!("cannot read {}: {error}", path.display());
+                        return Err(at_module(message, "build the filter (`weir filter build`) or correct the path"));
+                    }
+                }
+            }
+        };
+        let module = self.host.load(&bytes).map_err(|error| {
+            at_module(error.to_string(), "a filter is a component, or a core module with component type information (`weir filter build`)")
+        })?;
+        if let Some(kept) = self.unchanged(name, table, &module.sha256) {
+            return Ok(kept);
+        }
+        let filter = self.host.prepare(name, &module, table).map_err(|error| match error {
+            PrepareError::Config(found) => found
+                .into_iter()
+                .map(|fault| weir_config::filter_error(text, &self.origin.file, name, &fault.pointer, fault.message))
+                .collect(),
+            other => vec![self.error(text, &format!("filters.{name}"), other.to_string(), "see the message; `weir filter inspect` shows what the module needs")],
+        })?;
+        let takes_part = filter.phases();
+        if takes_part.authorize && table.on_error == OnError::Allow {
+            let message = "a filter that authorizes may not be skipped when it fails".to_owned();
+            return Err(vec![self.error(text, &format!("filters.{name}.on_error"), message, "use on_error = \"deny\" or \"retry-fresh\"")]);
+        }
+        Ok(filter)
+    }
+
+    /// The filter of the previous snapshot, when neither module nor table has changed.
+    fn unchanged(&self, name: &str, table: &FilterTable, sha256: &str) -> Option<Arc<WasmFilter>> {
+        let previous = self.previous?;
+        let filter = previous.filters.get(name)?;
+        let same = previous.config.filters.get(name) == Some(table) && filter.module_sha256() == sha256;
+        same.then(|| Arc::clone(filter))
+    }
+
+    fn upstreams(
+        &self,
+        config: &Config,
+        text: &str,
+        errors: &mut Vec<ConfigError>,
+    ) -> BTreeMap<String, Arc<Upstream>> {
+        let mut upstreams = BTreeMap::new();
+        for (name, table) in &config.clusters {
+            let mut targets = Vec::with_capacity(table.endpoints.len());
+            for (place, endpoint) in table.endpoints.iter().enumerate() {
+                match target(table, endpoint) {
+                    Ok(target) => targets.push(target),
+                    Err(message) => {
+                        let key = format!("clusters.{name}.endpoints[{place}]");
+                        errors.push(self.error(text, &key, message, "check the name, or write an IP address"));
+                    }
+                }
+            }
+            let authorization = table.api_key.as_ref().map(|key| {
+                HeaderValue::try_from(format!("Bearer {}", key.reveal())).map(|mut value| {
+                    value.set_sensitive(true);
+                    value
+                })
+            });
+            let authorization = match authorization.transpose() {
+                Ok(authorization) => authorization,
+                Err(_) => {
+                    let key = format!("clusters.{name}.api_key");
+                    errors.push(self.error(text, &key, "the key holds characters that no header may".into(), "remove control characters"));
+                    None
+                }
+            };
+            upstreams.insert(name.clone(), Arc::new(upstream(self.fleet, name, table, targets, authorization)));
+        }
+        upstreams
+    }
+
+    fn functions(
+        &self,
+        config: &Config,
+        chains: &HashMap<String, Arc<Chain>>,
+        upstreams: &BTreeMap<String, Arc<Upstream>>,
+    ) -> HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>> {
+        let interner = &self.host.services().interner;
+        let mut functions = HashMap::new();
+        for (id, function) in &config.functions {
+            let Some(chain) = chains.get(&function.pipeline) else { continue };
+            let mut models = HashMap::new();
+            for (name, model) in &function.models {
+                let Some(upstream) = upstreams.get(&model.cluster) else { continue };
+                let upstream_model = model.upstream_model.as_deref().unwrap_or(name);
+                let target = ModelTarget {
+                    routing_key: Arc::from(id.as_str()),
+                    routing_key_id: interner.intern(id),
+                    model: Arc::from(name.as_str()),
+                    model_id: interner.intern(name),
+                    full_name: Arc::from(format!("{id}/{name}")),
+                    upstream_model_json: weir_dialect::quote(upstream_model),
+                    uris: model.uris.clone(),
+                    routing_method: model.routing_method.as_deref().map(Arc::from),
+                    token_rate_limit: model.token_rate_limit.as_deref().map(Arc::from),
+                    chain: Arc::clone(chain),
+                    upstream: Arc::clone(upstream),
+                };
+                models.insert(name.as_str().into(), Arc::new(target));
+            }
+            let id = weir_dialect::normal_routing_key(id);
+            functions.insert(id.as_ref().into(), models);
+        }
+        functions
+    }
+
+    fn error(&self, text: &str, key: &str, message: String, remedy: &str) -> ConfigError {
+        located(text, &self.origin.file, key, message, remedy)
+    }
+}
+
+/// An error placed in the file.
+pub(crate) fn located(text: &str, file: &str, key: &str, message: String, remedy: &str) -> ConfigError {
+    let (line, column) = weir_config::locate(text, key).unwrap_or((1, 1));
+    ConfigError { file: file.to_owned(), line, column, key: key.to_owned(), message, remedy: remedy.to_owned() }
+}
+
+fn upstream(
+    fleet: &Fleet,
+    name: &str,
+    table: &ClusterTable,
+    targets: Vec<Target>,
+    authorization: Option<HeaderValue>,
+) -> Upstream {
+    let ejection = EjectionPolicy {
+        consecutive_failures: table.ejection.consecutive_failures,
+        base_ms: table.ejection.base_ms,
+        max_percent: table.ejection.max_percent,
+    };
+    let spec = ClusterSpec {
+        name: name.to_owned(),
+        endpoints: table.endpoints.iter().map(|endpoint| (endpoint.address.clone(), endpoint.weight)).collect(),
+        max_concurrency: table.max_concurrency,
+        ejection,
+        health: table.health.is_some(),
+    };
+    Upstream {
+        name: Arc::from(name),
+        cluster: fleet.cluster(&spec),
+        targets,
+        authorization,
+        pass_authorization: table.pass_authorization,
+        retries: table.retries,
+        ejection,
+        first_byte_timeout: Duration::from_millis(table.first_byte_timeout_ms),
+        between_bytes_timeout: Duration::from_millis(table.between_bytes_timeout_ms),
+        write_timeout: Duration::from_millis(table.write_timeout_ms),
+        idle_timeout: Duration::from_millis(table.idle_timeout_ms),
+        table: table.clone(),
+    }
+}
+
+fn target(table: &ClusterTable, endpoint: &Endpoint) -> Result<Target, String> {
+    let address = endpoint
+        .address
+        .to_socket_addrs()
+        .map_err(|error| format!("`{}` does not resolve: {error}", endpoint.address))?
+        .next()
+        .ok_or_else(|| format!("`{}` resolves to no address", endpoint.address))?;
+    let sni = table.tls.as_ref().map(|tls| tls.sni.clone()).unwrap_or_default();
+    let authority = if sni.is_empty() { &endpoint.address } else { &sni };
+    let authority = HeaderValue::from_str(authority).map_err(|_| format!("`{authority}` cannot be a host name"))?;
+    let mut peer = HttpPeer::new(address, table.tls.is_some(), sni);
+    let options = &mut peer.options;
+    options.connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
+    options.total_connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
+    options.idle_timeout = Some(Duration::from_millis(table.idle_timeout_ms));
+    options.alpn = if table.http2 { ALPN::H2 } else { ALPN::H1 };
+    // Enough for every stream a model server takes; pingora's default of one stream a connection
+    // would open a connection for each.
+    options.max_h2_streams = 128;
+    if let Some(tls) = &table.tls {
+        options.verify_cert = tls.verify;
+        options.verify_hostname = tls.verify;
+    }
+    Ok(Target { peer, authority })
+}
+
+fn routes(
+    config: &Config,
+    chains: &HashMap<String, Arc<Chain>>,
+    upstreams: &BTreeMap<String, Arc<Upstream>>,
+) -> Vec<Route> {
+    let mut routes: Vec<Route> = config
+        .routes
+        .iter()
+        .filter_map(|table| {
+            let chain = table.pipeline.as_ref().and_then(|name| chains.get(name)).cloned();
+            let upstream = Arc::clone(upstreams.get(&table.cluster)?);
+            Some(Route { table: table.clone(), chain, upstream })
+        })
+        .collect();
+    // Longest prefix first; of equal ones those that name a host.
+    routes.sort_by_key(|route| std::cmp::Reverse((route.table.path_prefix.len(), route.table.host.is_some())));
+    routes
+}

@@ -1,0 +1,115 @@
+//! Requests of filters to clusters they were granted.
+
+use std::sync::{Arc, Weak};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, HOST};
+use http::{HeaderValue, Uri};
+use pingora::http::RequestHeader;
+use weir_host::{OUTBOUND_BODY_BYTES_MAX, Outbound, OutboundAnswer, OutboundError, OutboundRequest, OutboundResponse};
+use weir_routing::Reservation;
+
+use crate::runtime::Runtime;
+use crate::snapshot::{Target, Upstream};
+
+/// Sends over the gateway's own connections. Holds the runtime weakly: the runtime's host holds this.
+pub(crate) struct Messenger {
+    runtime: Weak<Runtime>,
+}
+
+impl Messenger {
+    /// For one runtime.
+    pub(crate) fn new(runtime: &Arc<Runtime>) -> Arc<Self> {
+        Arc::new(Self { runtime: Arc::downgrade(runtime) })
+    }
+}
+
+impl Outbound for Messenger {
+    fn send(&self, request: OutboundRequest) -> OutboundAnswer {
+        let runtime = self.runtime.upgrade();
+        Box::pin(async move {
+            let runtime = runtime.ok_or(OutboundError::Internal)?;
+            let timeout = request.timeout;
+            tokio::time::timeout(timeout, send(&runtime, request)).await.map_err(|_| OutboundError::Timeout)?
+        })
+    }
+}
+
+async fn send(runtime: &Runtime, request: OutboundRequest) -> Result<OutboundResponse, OutboundError> {
+    let snapshot = runtime.snapshot();
+    let upstream = snapshot.upstreams.get(&request.cluster).ok_or(OutboundError::UnknownCluster)?;
+    let mut tried = Vec::new();
+    for _ in 0..=upstream.retries {
+        let Some((index, reservation)) = reserve(runtime, upstream, &tried) else { break };
+        tried.push(index);
+        let target = upstream.targets.get(index as usize).ok_or(OutboundError::Internal)?;
+        let head = head(&request, upstream, target).ok_or(OutboundError::Internal)?;
+        match ask(runtime, target, head, request.body.clone()).await {
+            Ok(answer) => {
+                reservation.backend().record_success();
+                return answer;
+            }
+            Err(error) => {
+                tracing::debug!(cluster = %upstream.name, %error, "a filter's request failed");
+                reservation.backend().record_failure(runtime.now_ms(), &upstream.ejection);
+            }
+        }
+    }
+    Err(OutboundError::Unavailable)
+}
+
+fn reserve(runtime: &Runtime, upstream: &Upstream, tried: &[u32]) -> Option<(u32, Reservation)> {
+    let candidates = upstream.cluster.candidates(runtime.now_ms(), tried);
+    let count = candidates.len() as u64;
+    let start = candidates.next_cursor();
+    (0..count)
+        .filter_map(|step| candidates.at(u32::try_from(start.wrapping_add(step) % count).ok()?))
+        .find_map(|candidate| Some((candidate.index, candidate.reserve()?)))
+}
+
+fn head(request: &OutboundRequest, upstream: &Upstream, target: &Target) -> Option<RequestHeader> {
+    let (mut parts, ()) = http::Request::new(()).into_parts();
+    parts.method = request.method.clone();
+    parts.headers = request.headers.clone();
+    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+    parts.uri = if upstream.table.http2 {
+        let scheme = if upstream.table.tls.is_some() { "https" } else { "http" };
+        let uri = Uri::builder().scheme(scheme).authority(target.authority.as_bytes());
+        uri.path_and_query(request.path_and_query.as_str()).build().ok()?
+    } else {
+        parts.headers.insert(HOST, target.authority.clone());
+        request.path_and_query.parse().ok()?
+    };
+    Some(RequestHeader::from(parts))
+}
+
+/// The inner result is the answer's own fault, which another backend would not mend.
+async fn ask(
+    runtime: &Runtime,
+    target: &Target,
+    head: RequestHeader,
+    body: Bytes,
+) -> pingora::Result<Result<OutboundResponse, OutboundError>> {
+    let (mut session, _) = runtime.connector.get_http_session(&target.peer).await?;
+    session.write_request_header(Box::new(head)).await?;
+    session.write_request_body(body, true).await?;
+    session.finish_request_body().await?;
+    session.read_response_header().await?;
+    let mut read = BytesMut::new();
+    while let Some(chunk) = session.read_response_body().await? {
+        if read.len() + chunk.len() > OUTBOUND_BODY_BYTES_MAX {
+            session.shutdown().await;
+            return Ok(Err(OutboundError::TooLarge));
+        }
+        read.extend_from_slice(&chunk);
+    }
+    let answer = session.response_header().map(|head| OutboundResponse {
+        status: head.status,
+        headers: head.headers.clone(),
+        body: read.freeze(),
+    });
+    if session.response_done() {
+        runtime.connector.release_http_session(session, &target.peer, None).await;
+    }
+    Ok(answer.ok_or(OutboundError::Internal))
+}

@@ -1,0 +1,336 @@
+//! Any other path: the header phases of a chain, then pingora's duplex to a cluster. WebSocket and
+//! gRPC go through here.
+
+use std::sync::Arc;
+
+use http::header::{AUTHORIZATION, CONTENT_TYPE, COOKIE, UPGRADE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorSource, ErrorType};
+use weir_dialect::Api;
+use weir_pipeline::facts::{ResponseFacts, Transport};
+use weir_pipeline::verdict::{Choice, End};
+use weir_routing::Reservation;
+
+use crate::request::exchange::Exchange;
+use crate::request::headers::{self, X_REQUEST_ID};
+use crate::request::refuse::{self, Refusal};
+use crate::request::serve::Connection;
+use crate::request::{classify, settle, trace};
+use crate::runtime::Runtime;
+use crate::snapshot::{Route, Snapshot, Upstream};
+use crate::telemetry::Active;
+
+/// A pass-through exchange, admitted.
+pub(crate) struct Passage {
+    exchange: Exchange,
+    upstream: Arc<Upstream>,
+    /// Path for the upstream when the route strips its prefix.
+    path: Option<String>,
+    excluded: Vec<u32>,
+    tries_left: u32,
+    reservation: Option<Reservation>,
+    upgrade: bool,
+    _active: Active,
+}
+
+impl Passage {
+    /// Finds the route and asks the chain; refuses with the answer written already.
+    pub(crate) async fn begin(runtime: &Arc<Runtime>, downstream: &mut ServerSession) -> Result<Box<Self>, Connection> {
+        let snapshot = runtime.snapshot();
+        let request_id = headers::request_id(downstream.req_header());
+        let active = runtime.metrics.active(Api::Other);
+        let mut exchange = Exchange::new(runtime, snapshot.clone(), Api::Other, request_id);
+        exchange.facts = Some(Box::new(classify::facts(&exchange, downstream, &bytes::Bytes::new())));
+        trace::join(&mut exchange);
+        match Self::admit(&mut exchange, &snapshot, downstream).await {
+            Ok(route) => Ok(Box::new(Self {
+                upstream: Arc::clone(&route.upstream),
+                path: stripped(route, downstream.req_header()),
+                excluded: Vec::new(),
+                tries_left: route.upstream.retries,
+                reservation: None,
+                upgrade: downstream.req_header().headers.contains_key(UPGRADE),
+                exchange,
+                _active: active,
+            })),
+            Err(refusal) => {
+                let connection = refuse::write(&mut exchange, downstream, refusal).await;
+                settle::settle(exchange);
+                Err(connection)
+            }
+        }
+    }
+
+    async fn admit<'a>(
+        exchange: &mut Exchange,
+        snapshot: &'a Snapshot,
+        downstream: &ServerSession,
+    ) -> Result<&'a Route, Refusal> {
+        let head = downstream.req_header();
+        let path = head.uri.path();
+        let Some(route) = snapshot.route(host(head), path) else {
+            return Err(unrouted(path));
+        };
+        exchange.passing = Some(route.chain.clone());
+        if let Some(chain) = exchange.chain() {
+            let (facts, result) = chain.request_headers(exchange.take_facts()?).await;
+            exchange.facts = Some(facts);
+            result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
+            let (facts, result) = chain.authorize(exchange.take_facts()?).await;
+            exchange.facts = Some(facts);
+            result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
+        }
+        Ok(route)
+    }
+
+    /// The next backend to try.
+    pub(crate) async fn peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
+        let (index, reservation) = self.choose().await.map_err(|refusal| {
+            self.exchange.held = Some(refusal);
+            Error::new_up(ErrorType::ConnectError)
+        })?;
+        self.exchange.progress.backend = Some(reservation.backend().id().clone());
+        self.exchange.progress.tries += 1;
+        self.exchange.progress.sent_at = Some(tokio::time::Instant::now());
+        self.reservation = Some(reservation);
+        self.excluded.push(index);
+        let target = self.upstream.targets.get(index as usize);
+        let target = target.ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let mut peer = target.peer.clone();
+        // An upgraded connection may be silent for as long as its ends like.
+        peer.options.read_timeout = (!self.upgrade).then_some(self.upstream.first_byte_timeout);
+        peer.options.write_timeout = Some(self.upstream.write_timeout);
+        peer.options.idle_timeout = Some(self.upstream.idle_timeout);
+        Ok(Box::new(peer))
+    }
+
+    async fn choose(&mut self) -> Result<(u32, Reservation), Refusal> {
+        let name = &self.upstream.name;
+        let now_ms = self.exchange.runtime.now_ms();
+        let candidates = self.upstream.cluster.candidates(now_ms, &self.excluded);
+        let mut preferred = None;
+        if let Some(chain) = self.exchange.chain() {
+            let mut facts = self.exchange.take_facts()?;
+            facts.candidates = Some(candidates.clone());
+            facts.view.attempt = self.exchange.progress.tries;
+            let (mut facts, result) = chain.route(facts, 0).await;
+            facts.candidates = None;
+            self.exchange.facts = Some(facts);
+            preferred = match result.map_err(|stop| Refusal::stopped(stop, End::Denied))? {
+                Choice::Pick(position) => Some(position),
+                Choice::Ranked(ranking) => ranking.first().copied(),
+                Choice::Abstain | Choice::WaitMs(_) | Choice::Reject(_) => None,
+            };
+        }
+        let start = preferred.map_or_else(|| candidates.next_cursor(), u64::from);
+        let count = candidates.len() as u64;
+        if count == 0 {
+            return Err(Refusal::no_backend(name));
+        }
+        (0..count)
+            .filter_map(|step| candidates.at(u32::try_from((start + step) % count).unwrap_or(0)))
+            .find_map(|candidate| Some((candidate.index, candidate.reserve()?)))
+            .ok_or_else(|| Refusal::overloaded(name))
+    }
+
+    /// A backend could not be reached; whether another is to be tried.
+    pub(crate) fn failed(&mut self, error: &Error) -> bool {
+        self.blame();
+        if self.exchange.held.is_none() {
+            self.exchange.held = Some(Refusal::upstream_failed(error));
+        }
+        let more = self.tries_left > 0 && self.excluded.len() < self.upstream.targets.len();
+        self.tries_left = self.tries_left.saturating_sub(1);
+        if more {
+            self.exchange.held = None;
+            self.exchange.runtime.metrics.retried(&self.upstream.name);
+        }
+        more
+    }
+
+    fn blame(&mut self) {
+        if let Some(reservation) = self.reservation.take() {
+            let now_ms = self.exchange.runtime.now_ms();
+            reservation.backend().record_failure(now_ms, &self.upstream.ejection);
+        }
+    }
+
+    /// The request as filters left it, with the edge's own headers.
+    pub(crate) fn dress_request(&self, request: &mut RequestHeader) -> pingora::Result<()> {
+        let Some(facts) = &self.exchange.facts else { return Ok(()) };
+        let internal: Vec<_> = request.headers.keys().filter(|name| headers::is_internal(name.as_str())).cloned().collect();
+        for name in internal {
+            request.remove_header(&name);
+        }
+        replace_edited(request, &facts.headers)?;
+        if !self.upstream.pass_authorization {
+            request.remove_header(&AUTHORIZATION);
+            request.remove_header("x-api-key");
+            request.remove_header(&COOKIE);
+        }
+        if let Some(authorization) = &self.upstream.authorization {
+            request.insert_header(AUTHORIZATION, authorization.clone())?;
+        }
+        request.insert_header(X_REQUEST_ID, &*self.exchange.request_id)?;
+        if let Some(path) = &self.path {
+            let uri = path.parse().map_err(|_| Error::new_in(ErrorType::InternalError))?;
+            request.set_uri(uri);
+        }
+        Ok(())
+    }
+
+    /// The answer's head: response phases, and nothing internal.
+    pub(crate) async fn dress_response(&mut self, response: &mut ResponseHeader) -> pingora::Result<()> {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(());
+        }
+        self.exchange.progress.upstream_status = Some(response.status.as_u16());
+        self.exchange.progress.status = response.status.as_u16();
+        self.arrived();
+        let internal: Vec<_> = response.headers.keys().filter(|name| headers::is_internal(name.as_str())).cloned().collect();
+        for name in internal {
+            response.remove_header(&name);
+        }
+        response.insert_header(X_REQUEST_ID, &*self.exchange.request_id)?;
+        let Some(chain) = self.exchange.chain() else { return Ok(()) };
+        let Ok(mut facts) = self.exchange.take_facts() else { return Ok(()) };
+        let before = response.headers.clone();
+        facts.response = Some(ResponseFacts { status: response.status, headers: before.clone() });
+        let (mut facts, result) = chain.response_headers(facts).await;
+        let edited = facts.response.take();
+        self.exchange.facts = Some(facts);
+        if let Err(stop) = result {
+            self.exchange.held = Some(Refusal::stopped(stop, End::Denied));
+            return Err(Error::new_in(ErrorType::InternalError));
+        }
+        match edited {
+            Some(edited) if edited.headers != before => apply(response, &before, &edited.headers),
+            _ => Ok(()),
+        }
+    }
+
+    fn arrived(&mut self) {
+        let now = tokio::time::Instant::now();
+        self.exchange.progress.first_byte_at = Some(now);
+        let since = self.exchange.progress.sent_at.map_or(0, |sent| (now - sent).as_micros());
+        if let Some(reservation) = &mut self.reservation {
+            reservation.first_byte(u64::try_from(since).unwrap_or(u64::MAX));
+        }
+    }
+
+    /// Bytes of the answer.
+    pub(crate) fn count_response(&mut self, length: usize) {
+        self.exchange.progress.response_bytes += length as u64;
+    }
+
+    /// Tells the caller why there is no answer, while nothing was written; the status, or 0.
+    pub(crate) async fn refuse(&mut self, downstream: &mut ServerSession, error: &Error) -> u16 {
+        if *error.esource() == ErrorSource::Downstream {
+            self.exchange.progress.end = End::ClientGone;
+            return 0;
+        }
+        if *error.esource() == ErrorSource::Upstream {
+            self.blame();
+        }
+        if downstream.response_written().is_some() {
+            self.exchange.progress.end = End::UpstreamError;
+            return 0;
+        }
+        let refusal = self.exchange.held.take().unwrap_or_else(|| Refusal::upstream_failed(error));
+        downstream.set_keepalive(None);
+        refuse::write(&mut self.exchange, downstream, refusal).await;
+        self.exchange.progress.status
+    }
+
+    /// The end, however it came.
+    pub(crate) fn end(mut self: Box<Self>, downstream: &ServerSession, error: Option<&Error>) {
+        match (error, self.reservation.take()) {
+            (None, Some(reservation)) => reservation.backend().record_success(),
+            (Some(error), _) if self.exchange.progress.end == End::Ok => {
+                let client = *error.esource() == ErrorSource::Downstream;
+                self.exchange.progress.end = if client { End::ClientGone } else { End::UpstreamError };
+            }
+            _ => {}
+        }
+        if downstream.response_written().is_none() {
+            self.exchange.progress.status = 0;
+        }
+        settle::settle(self.exchange);
+    }
+}
+
+fn unrouted(path: &str) -> Refusal {
+    let llm = |method| Api::from_path(method, path).is_some();
+    if llm("POST") {
+        Refusal::method_not_allowed("POST")
+    } else if llm("GET") {
+        Refusal::method_not_allowed("GET")
+    } else {
+        Refusal::path_not_found(path)
+    }
+}
+
+fn host(head: &RequestHeader) -> Option<&str> {
+    let host = head.headers.get(http::header::HOST).and_then(|value| value.to_str().ok());
+    let host = host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str))?;
+    // Without the port; an IPv6 literal keeps its brackets.
+    Some(host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name))
+}
+
+/// Transport as filters see it.
+pub(crate) fn transport(head: &RequestHeader, http2: bool) -> Transport {
+    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    if content_type.starts_with(b"application/grpc") {
+        Transport::Grpc
+    } else if head.headers.contains_key(UPGRADE) {
+        Transport::Websocket
+    } else if http2 {
+        Transport::Http2
+    } else {
+        Transport::Http1
+    }
+}
+
+fn stripped(route: &Route, head: &RequestHeader) -> Option<String> {
+    if !route.table.strip_prefix {
+        return None;
+    }
+    let rest = head.uri.path().strip_prefix(&route.table.path_prefix).unwrap_or("");
+    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Some(format!("/{}{query}", rest.trim_start_matches('/')))
+}
+
+/// Carries what filters changed over to the request; connection headers stay pingora's.
+fn replace_edited(request: &mut RequestHeader, edited: &HeaderMap) -> pingora::Result<()> {
+    let before = headers::inbound(request);
+    for name in before.keys().filter(|name| !edited.contains_key(*name)) {
+        request.remove_header(name);
+    }
+    for name in edited.keys() {
+        let same = before.get_all(name).iter().eq(edited.get_all(name).iter());
+        if same {
+            continue;
+        }
+        request.remove_header(name);
+        for value in edited.get_all(name) {
+            request.append_header(name.clone(), value.clone())?;
+        }
+    }
+    Ok(())
+}
+
+fn apply(response: &mut ResponseHeader, before: &HeaderMap, edited: &HeaderMap) -> pingora::Result<()> {
+    for name in before.keys().filter(|name| !edited.contains_key(*name)) {
+        response.remove_header(name);
+    }
+    for name in edited.keys() {
+        response.remove_header(name);
+        for value in edited.get_all(name) {
+            response.append_header(name.clone(), value.clone())?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,277 @@
+//! The one task that changes the live configuration.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot};
+use weir_config::{Config, ConfigError};
+
+use crate::compile::{Compiler, Origin, located};
+use crate::reload::history::{Rejected, unix_ms};
+use crate::reload::watch::{Fingerprints, SETTLE, SETTLE_LOOKS_MAX, files};
+use crate::runtime::Runtime;
+use crate::snapshot::Snapshot;
+use crate::tls::LiveCertificate;
+
+/// What the reloader is asked.
+pub(crate) enum Ask {
+    /// See whether something has changed.
+    Look,
+    /// Read everything anew.
+    Force {
+        /// `signal` or `api`.
+        why: &'static str,
+        /// Who wants to know.
+        reply: Option<oneshot::Sender<Reply>>,
+    },
+    /// Make a past configuration live again.
+    Rollback {
+        /// Its number; none = the one before.
+        number: Option<u64>,
+        /// Who wants to know.
+        reply: Option<oneshot::Sender<Reply>>,
+    },
+    /// A filter of the live configuration has tripped its breaker.
+    Tripped {
+        /// Name of the filter.
+        filter: Arc<str>,
+    },
+}
+
+/// What came of it.
+#[derive(Debug, serde::Serialize)]
+#[serde(tag = "result", rename_all = "snake_case")]
+pub(crate) enum Reply {
+    /// The configuration of this number is live now.
+    Applied {
+        /// Its number.
+        number: u64,
+        /// What changed.
+        changes: Vec<String>,
+        /// Changed keys that need a restart.
+        needs_restart: Vec<String>,
+    },
+    /// Nothing has changed.
+    Unchanged {
+        /// The live number.
+        number: u64,
+    },
+    /// Refused; the live one goes on.
+    Rejected {
+        /// Every reason.
+        errors: Vec<String>,
+    },
+}
+
+/// Holds what a reload needs.
+pub(crate) struct Reloader {
+    runtime: Arc<Runtime>,
+    /// None: the embedded config, which cannot change.
+    file: Option<PathBuf>,
+    certificates: BTreeMap<String, Arc<LiveCertificate>>,
+    prints: Fingerprints,
+    seen: [u8; 32],
+    number: u64,
+}
+
+impl Reloader {
+    /// For a runtime whose first snapshot is live.
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        file: Option<PathBuf>,
+        certificates: BTreeMap<String, Arc<LiveCertificate>>,
+    ) -> Self {
+        let number = runtime.snapshot().number;
+        let mut reloader = Self { runtime, file, certificates, prints: Fingerprints::default(), seen: [0; 32], number };
+        reloader.seen = reloader.fingerprint();
+        reloader
+    }
+
+    /// Serves asks until the process ends.
+    pub(crate) async fn run(mut self, mut asks: mpsc::Receiver<Ask>) {
+        while let Some(ask) = asks.recv().await {
+            match ask {
+                Ask::Look => {
+                    if self.changed().await {
+                        self.reload("file").await;
+                    }
+                }
+                Ask::Force { why, reply } => {
+                    self.seen = self.fingerprint();
+                    let outcome = self.reload(why).await;
+                    answer(reply, outcome);
+                }
+                Ask::Rollback { number, reply } => {
+                    let outcome = self.roll_back(number, "rollback");
+                    answer(reply, outcome);
+                }
+                Ask::Tripped { filter } => self.tripped(&filter),
+            }
+        }
+    }
+
+    fn fingerprint(&mut self) -> [u8; 32] {
+        let Some(file) = &self.file else { return [0; 32] };
+        let folder = Origin::of(file).folder;
+        let files = files(file, &folder, &self.runtime.snapshot().config);
+        self.prints.of(&files)
+    }
+
+    /// Whether the files differ from those seen last, once they have come to rest.
+    async fn changed(&mut self) -> bool {
+        let mut print = self.fingerprint();
+        if print == self.seen {
+            return false;
+        }
+        for _ in 0..SETTLE_LOOKS_MAX {
+            tokio::time::sleep(SETTLE).await;
+            let again = self.fingerprint();
+            if again == print {
+                break;
+            }
+            print = again;
+        }
+        let same = print == self.seen;
+        self.seen = print;
+        !same && self.runtime.history.lock().bad != Some(print)
+    }
+
+    async fn reload(&mut self, why: &'static str) -> Reply {
+        let Some(file) = self.file.clone() else {
+            return Reply::Unchanged { number: self.number };
+        };
+        let origin = Origin::of(&file);
+        let runtime = Arc::clone(&self.runtime);
+        let number = self.number + 1;
+        let certificates = self.certificates.clone();
+        // Compiling takes its time and must not hold up exchanges.
+        let built = tokio::task::spawn_blocking(move || {
+            let (config, text) = weir_config::load(&file)?;
+            let live = runtime.snapshot();
+            let compiler =
+                Compiler { host: &runtime.host, fleet: &runtime.fleet, origin: &origin, previous: Some(&live) };
+            let snapshot = compiler.compile(config, Arc::from(text), number)?;
+            renew(&certificates, &snapshot, &origin)?;
+            Ok::<_, Vec<ConfigError>>(snapshot)
+        });
+        match built.await {
+            Ok(Ok(snapshot)) => self.go_live(Arc::new(snapshot), why),
+            Ok(Err(errors)) => self.reject(errors.iter().map(ToString::to_string).collect()),
+            Err(error) => self.reject(vec![format!("the config could not be compiled: {error}")]),
+        }
+    }
+
+    fn go_live(&mut self, snapshot: Arc<Snapshot>, why: &'static str) -> Reply {
+        let live = self.runtime.snapshot();
+        let difference = weir_config::diff(&live.config, &snapshot.config);
+        let mut changes = difference.lines;
+        for (name, filter) in &snapshot.filters {
+            let other_module = live.filters.get(name).is_some_and(|old| old.module_sha256() != filter.module_sha256());
+            if other_module {
+                changes.push(format!("filters.{name}: module changed"));
+            }
+        }
+        self.number = snapshot.number;
+        publish(&self.runtime, &snapshot);
+        {
+            let mut history = self.runtime.history.lock();
+            history.push(&snapshot, changes.clone(), why);
+            history.needs_restart.clone_from(&difference.boot);
+            history.bad = None;
+        }
+        self.runtime.metrics.reloaded("applied", snapshot.number);
+        tracing::info!(number = snapshot.number, why, ?changes, needs_restart = ?difference.boot, "config is live");
+        // The new config may name other files than the old one did.
+        self.seen = self.fingerprint();
+        Reply::Applied { number: snapshot.number, changes, needs_restart: difference.boot }
+    }
+
+    fn reject(&mut self, errors: Vec<String>) -> Reply {
+        tracing::error!(?errors, serving = self.runtime.snapshot().number, "config refused; the last good one serves on");
+        self.runtime.history.lock().rejected = Some(Rejected { at_unix_ms: unix_ms(), errors: errors.clone() });
+        self.runtime.metrics.reloaded("rejected", self.runtime.snapshot().number);
+        Reply::Rejected { errors }
+    }
+
+    fn roll_back(&mut self, number: Option<u64>, why: &'static str) -> Reply {
+        let chosen = {
+            let history = self.runtime.history.lock();
+            let past = match number {
+                Some(number) => history.find(number),
+                None => history.previous(),
+            };
+            past.map(|past| Arc::clone(&past.snapshot))
+        };
+        let Some(snapshot) = chosen else {
+            let wanted = number.map_or_else(|| "an earlier configuration".into(), |number| format!("number {number}"));
+            return Reply::Rejected { errors: vec![format!("{wanted} is not in the history; GET /config/history lists it")] };
+        };
+        let live = self.runtime.snapshot();
+        let changes = weir_config::diff(&live.config, &snapshot.config).lines;
+        publish(&self.runtime, &snapshot);
+        let mut history = self.runtime.history.lock();
+        history.push(&snapshot, changes.clone(), why);
+        // The files still say what was rolled back: not taken again until they change.
+        history.bad = Some(self.seen);
+        drop(history);
+        self.runtime.metrics.reloaded("rolled_back", snapshot.number);
+        tracing::warn!(number = snapshot.number, why, ?changes, "rolled back");
+        Reply::Applied { number: snapshot.number, changes, needs_restart: Vec::new() }
+    }
+
+    /// A filter that is new or changed in the live configuration and trips soon after takes the
+    /// configuration back.
+    fn tripped(&mut self, filter: &Arc<str>) {
+        let blamed = {
+            let history = self.runtime.history.lock();
+            let (Some(live), Some(before)) = (history.live(), history.previous()) else { return };
+            let age_ms = unix_ms().saturating_sub(live.since_unix_ms);
+            let fresh = age_ms <= live.snapshot.config.reload.rollback_window_ms;
+            let of = |snapshot: &Snapshot| snapshot.filters.get(&**filter).cloned();
+            let changed = match (of(&live.snapshot), of(&before.snapshot)) {
+                (Some(now), Some(then)) => !Arc::ptr_eq(&now, &then),
+                (now, _) => now.is_some(),
+            };
+            fresh && changed && live.why != "rollback" && live.why != "breaker"
+        };
+        if blamed {
+            let reason = format!("filter `{filter}` tripped its breaker soon after it went live");
+            self.roll_back(None, "breaker");
+            self.runtime.history.lock().rejected = Some(Rejected { at_unix_ms: unix_ms(), errors: vec![reason] });
+        }
+    }
+}
+
+/// Makes a snapshot and its key tables live.
+fn publish(runtime: &Runtime, snapshot: &Arc<Snapshot>) {
+    runtime.host.services().key_tables.store(Arc::clone(&snapshot.key_tables));
+    runtime.swap(Arc::clone(snapshot));
+    runtime.fleet.forget_unused();
+}
+
+fn renew(
+    certificates: &BTreeMap<String, Arc<LiveCertificate>>,
+    snapshot: &Snapshot,
+    origin: &Origin,
+) -> Result<(), Vec<ConfigError>> {
+    let config: &Config = &snapshot.config;
+    let mut errors = Vec::new();
+    for (place, listener) in config.listeners.iter().enumerate() {
+        let (Some(live), Some(tls)) = (certificates.get(&listener.name), &listener.tls) else { continue };
+        let cert = weir_config::resolve(&origin.folder, &tls.cert);
+        let key = weir_config::resolve(&origin.folder, &tls.key);
+        if let Err(error) = live.renew(&cert, &key) {
+            let at = format!("listeners[{place}].tls");
+            errors.push(located(&snapshot.text, &origin.file, &at, error.to_string(), "give the PEM files of a certificate chain and its key"));
+        }
+    }
+    if errors.is_empty() { Ok(()) } else { Err(errors) }
+}
+
+fn answer(reply: Option<oneshot::Sender<Reply>>, outcome: Reply) {
+    if let Some(reply) = reply {
+        // Whoever asked may be gone.
+        _ = reply.send(outcome);
+    }
+}

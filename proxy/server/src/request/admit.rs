@@ -1,0 +1,34 @@
+//! Step 2: the chain forward. Each call moves the facts into the chain and takes them back.
+
+use weir_pipeline::verdict::End;
+
+use crate::request::exchange::Exchange;
+use crate::request::refuse::Refusal;
+
+/// Header phases, then who calls. With no chain at all nobody is asked.
+pub(crate) async fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(chain) = exchange.chain() else { return Ok(()) };
+    let (facts, result) = chain.request_headers(exchange.take_facts()?).await;
+    exchange.facts = Some(facts);
+    result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
+    let (facts, result) = chain.authorize(exchange.take_facts()?).await;
+    exchange.facts = Some(facts);
+    result.map_err(|stop| Refusal::stopped(stop, End::Denied))
+}
+
+/// Limits, validation, edits of the body.
+pub(crate) async fn request(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(chain) = exchange.chain() else { return Ok(()) };
+    let (facts, result) = chain.request(exchange.take_facts()?).await;
+    exchange.facts = Some(facts);
+    result.map_err(|stop| Refusal::stopped(stop, End::Limited))
+}
+
+/// What keeps the conversation together.
+pub(crate) async fn affinity(exchange: &mut Exchange) -> Result<(), Refusal> {
+    let Some(chain) = exchange.chain() else { return Ok(()) };
+    let (facts, result) = chain.affinity(exchange.take_facts()?).await;
+    exchange.facts = Some(facts);
+    exchange.affinity = result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
+    Ok(())
+}

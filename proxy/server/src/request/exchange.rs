@@ -1,0 +1,137 @@
+//! The state of one exchange: each field has one writer, later steps read it.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use weir_dialect::{Api, Peek, Usage};
+use weir_pipeline::chain::Chain;
+use weir_pipeline::facts::Facts;
+use weir_pipeline::ledger::Ledger;
+use weir_pipeline::verdict::{Affinity, End};
+
+use crate::request::refuse::Refusal;
+use crate::runtime::Runtime;
+use crate::snapshot::{ModelTarget, Snapshot};
+
+/// One request and its answer.
+pub(crate) struct Exchange {
+    /// Shared by the process.
+    pub(crate) runtime: Arc<Runtime>,
+    /// The configuration it began with and ends with.
+    pub(crate) snapshot: Arc<Snapshot>,
+    /// What the caller speaks.
+    pub(crate) api: Api,
+    /// In logs and in `x-request-id`.
+    pub(crate) request_id: Arc<str>,
+    /// When the head was read.
+    pub(crate) started: Instant,
+    /// What must be given back at the end.
+    pub(crate) ledger: Arc<Ledger>,
+    /// Written by `classify`: what the body asks for.
+    pub(crate) call: Option<Call>,
+    /// What filters see. Away only while a phase call has it.
+    pub(crate) facts: Option<Box<Facts>>,
+    /// Written by `admit`.
+    pub(crate) affinity: Option<Affinity>,
+    /// Written by `passthrough`: the chain of the route, which may have none.
+    pub(crate) passing: Option<Option<Arc<Chain>>>,
+    /// Written by `passthrough`: what to say once pingora has given up.
+    pub(crate) held: Option<Refusal>,
+    /// Written by `forward` and `relay`.
+    pub(crate) progress: Progress,
+}
+
+/// What an admitted body asks for.
+pub(crate) struct Call {
+    /// What was read of the body.
+    pub(crate) peek: Peek,
+    /// The model it names, and who decides and answers.
+    pub(crate) target: Arc<ModelTarget>,
+}
+
+/// How far an exchange has come.
+pub(crate) struct Progress {
+    /// The backend in use, or the last one.
+    pub(crate) backend: Option<Arc<str>>,
+    /// How many upstream tries were made.
+    pub(crate) tries: u16,
+    /// When the last request was sent upstream.
+    pub(crate) sent_at: Option<Instant>,
+    /// When the first byte of the body, or the first event with content, came.
+    pub(crate) first_byte_at: Option<Instant>,
+    /// The status of the upstream's answer, once there was one.
+    pub(crate) upstream_status: Option<u16>,
+    /// The status the caller saw, 0 = none yet.
+    pub(crate) status: u16,
+    /// Usage reported so far.
+    pub(crate) usage: Option<Usage>,
+    /// Bytes of output text seen, to estimate usage that is never reported.
+    pub(crate) output_bytes: u64,
+    /// Bytes of body written to the caller.
+    pub(crate) response_bytes: u64,
+    /// How it ended.
+    pub(crate) end: End,
+    /// Stable code of the refusal, for the log.
+    pub(crate) code: Option<Arc<str>>,
+}
+
+impl Exchange {
+    /// An exchange about which nothing is known but the API.
+    pub(crate) fn new(runtime: &Arc<Runtime>, snapshot: Arc<Snapshot>, api: Api, request_id: Arc<str>) -> Self {
+        Self {
+            runtime: Arc::clone(runtime),
+            snapshot,
+            api,
+            request_id,
+            started: Instant::now(),
+            ledger: Arc::new(Ledger::default()),
+            call: None,
+            facts: None,
+            affinity: None,
+            passing: None,
+            held: None,
+            progress: Progress {
+                backend: None,
+                tries: 0,
+                sent_at: None,
+                first_byte_at: None,
+                upstream_status: None,
+                status: 0,
+                usage: None,
+                output_bytes: 0,
+                response_bytes: 0,
+                end: End::Ok,
+                code: None,
+            },
+        }
+    }
+
+    /// The facts, to be moved into a phase call.
+    pub(crate) fn take_facts(&mut self) -> Result<Box<Facts>, Refusal> {
+        self.facts.take().ok_or_else(Refusal::internal)
+    }
+
+    /// The chain that decides: the model's or the route's, else the default one.
+    pub(crate) fn chain(&self) -> Option<Arc<Chain>> {
+        match (&self.call, &self.passing) {
+            (Some(call), _) => Some(Arc::clone(&call.target.chain)),
+            (None, Some(chain)) => chain.clone(),
+            (None, None) => self.snapshot.default_chain.clone(),
+        }
+    }
+
+    /// Tokens used: as reported, else estimated from what was sent and seen.
+    pub(crate) fn usage(&self) -> Usage {
+        if let Some(usage) = self.progress.usage {
+            return usage;
+        }
+        let input_tokens = self.call.as_ref().map_or(0, |call| u64::from(call.peek.est_input_tokens));
+        Usage {
+            input_tokens,
+            // Four bytes of text a token, the same rule as the estimate of the input.
+            output_tokens: self.progress.output_bytes.div_ceil(4),
+            reported: false,
+            ..Usage::default()
+        }
+    }
+}

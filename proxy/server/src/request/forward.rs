@@ -1,0 +1,236 @@
+//! Step 4: choose a backend, ask it, and try the next while nothing has reached the caller.
+
+use std::future::Future;
+use std::time::Duration;
+
+use bytes::Bytes;
+use pingora::connectors::http::Connector;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::client::HttpSession as UpstreamSession;
+use tokio::time::{Instant, sleep};
+use weir_pipeline::verdict::{Choice, End};
+use weir_routing::{CandidateSet, Reservation};
+
+use crate::request::exchange::Exchange;
+use crate::request::refuse::Refusal;
+use crate::request::serve::Connection;
+use crate::request::{relay, upstream_request};
+use crate::snapshot::{Target, Upstream};
+
+/// Longest time a routing filter may make an exchange wait in all.
+const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// A try that did not answer the caller.
+pub(crate) struct Failure {
+    /// What to say if no other try does better.
+    pub(crate) refusal: Refusal,
+    /// Whether another candidate may be asked: nothing has reached the caller.
+    pub(crate) retry: bool,
+    /// The connection was an old one that the backend may have closed just now: the same backend
+    /// may be asked once more on a new one.
+    pub(crate) stale: bool,
+}
+
+impl Failure {
+    /// The caller left.
+    pub(crate) fn gone() -> Self {
+        Self { refusal: Refusal::caller_gone(), retry: false, stale: false }
+    }
+
+    /// The backend failed before it answered.
+    pub(crate) fn of(error: &pingora::Error, reused: bool) -> Self {
+        let timed_out = matches!(error.etype(), pingora::ErrorType::ReadTimedout | pingora::ErrorType::WriteTimedout);
+        Self { refusal: Refusal::upstream_failed(error), retry: true, stale: reused && !timed_out }
+    }
+}
+
+/// Walks candidates until one answers.
+pub(crate) async fn forward(exchange: &mut Exchange, downstream: &mut ServerSession) -> Result<Connection, Refusal> {
+    let upstream = match &exchange.call {
+        Some(call) => call.target.upstream.clone(),
+        None => return Err(Refusal::internal()),
+    };
+    let body = upstream_request::body(exchange)?;
+    let mut excluded: Vec<u32> = Vec::new();
+    let mut tries_left = upstream.retries;
+    let mut last: Option<Refusal> = None;
+    loop {
+        let (index, mut reservation) = match choose(exchange, downstream, &upstream, &excluded).await {
+            Ok(chosen) => chosen,
+            // Why the tried ones failed says more than that there are no more.
+            Err(refusal) => return Err(last.unwrap_or(refusal)),
+        };
+        let mut result = attempt(exchange, downstream, &upstream, index, &mut reservation, &body).await;
+        if matches!(&result, Err(failure) if failure.stale) {
+            result = attempt(exchange, downstream, &upstream, index, &mut reservation, &body).await;
+        }
+        let failure = match result {
+            Ok(connection) => {
+                reservation.backend().record_success();
+                return Ok(connection);
+            }
+            Err(failure) => failure,
+        };
+        if failure.refusal.end() != End::ClientGone {
+            note_failure(exchange, &upstream, &reservation);
+        }
+        if !failure.retry || tries_left == 0 {
+            return Err(failure.refusal);
+        }
+        tries_left -= 1;
+        excluded.push(index);
+        last = Some(failure.refusal);
+        exchange.runtime.metrics.retried(&upstream.name);
+    }
+}
+
+/// Counts a failure against the backend; enough of them take it out for a while.
+pub(crate) fn note_failure(exchange: &Exchange, upstream: &Upstream, reservation: &Reservation) {
+    let backend = reservation.backend();
+    if backend.record_failure(exchange.runtime.now_ms(), &upstream.ejection) {
+        tracing::warn!(cluster = %upstream.name, backend = %backend.id(), "backend ejected after failures in a row");
+    }
+}
+
+/// Asks the chain for a ranking and takes the first candidate that can be reserved.
+async fn choose(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    upstream: &Upstream,
+    excluded: &[u32],
+) -> Result<(u32, Reservation), Refusal> {
+    let affinity_hash = exchange.affinity.as_ref().map_or(0, |affinity| affinity.hash);
+    let give_up = Instant::now() + ROUTE_WAIT_MAX;
+    loop {
+        let candidates = upstream.cluster.candidates(exchange.runtime.now_ms(), excluded);
+        if candidates.is_empty() {
+            return Err(Refusal::no_backend(&upstream.name));
+        }
+        match rank(exchange, &candidates, affinity_hash).await? {
+            Choice::WaitMs(ms) => {
+                let pause = Duration::from_millis(u64::from(ms.max(1)));
+                if Instant::now() + pause > give_up {
+                    return Err(Refusal::overloaded(&upstream.name));
+                }
+                while_heard(downstream, sleep(pause)).await.map_err(|CallerGone| Refusal::caller_gone())?;
+            }
+            Choice::Pick(position) => return reserve(upstream, &candidates, &[position], true),
+            Choice::Ranked(ranking) => return reserve(upstream, &candidates, &ranking, false),
+            Choice::Abstain | Choice::Reject(_) => return reserve(upstream, &candidates, &[], true),
+        }
+    }
+}
+
+async fn rank(exchange: &mut Exchange, candidates: &CandidateSet, affinity_hash: u64) -> Result<Choice, Refusal> {
+    let chain = exchange.chain().ok_or_else(Refusal::internal)?;
+    let mut facts = exchange.take_facts()?;
+    facts.candidates = Some(candidates.clone());
+    facts.view.attempt = exchange.progress.tries;
+    facts.view.traits.retry_attempt = exchange.progress.tries > 0;
+    let (mut facts, result) = chain.route(facts, affinity_hash).await;
+    facts.candidates = None;
+    exchange.facts = Some(facts);
+    result.map_err(|stop| Refusal::stopped(stop, End::Denied))
+}
+
+/// The first of `ranking` with room; with `others` whoever else has room after them.
+fn reserve(
+    upstream: &Upstream,
+    candidates: &CandidateSet,
+    ranking: &[u32],
+    others: bool,
+) -> Result<(u32, Reservation), Refusal> {
+    let rest = (0..u32::try_from(candidates.len()).unwrap_or(u32::MAX)).filter(|_| others);
+    ranking
+        .iter()
+        .copied()
+        .chain(rest)
+        .filter_map(|position| candidates.at(position))
+        .find_map(|candidate| Some((candidate.index, candidate.reserve()?)))
+        .ok_or_else(|| Refusal::overloaded(&upstream.name))
+}
+
+/// One try: connect, send, read the head, relay.
+async fn attempt(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    upstream: &Upstream,
+    index: u32,
+    reservation: &mut Reservation,
+    body: &Bytes,
+) -> Result<Connection, Failure> {
+    let internal = || Failure { refusal: Refusal::internal(), retry: false, stale: false };
+    let target = upstream.targets.get(index as usize).ok_or_else(internal)?;
+    let head = upstream_request::head(exchange, upstream, target, body)
+        .map_err(|refusal| Failure { refusal, retry: false, stale: false })?;
+    exchange.progress.backend = Some(reservation.backend().id().clone());
+    exchange.progress.tries += 1;
+    exchange.progress.upstream_status = None;
+    let input = exchange.call.as_ref().map_or(0, |call| u64::from(call.peek.est_input_tokens));
+    reservation.await_input(input);
+    let runtime = exchange.runtime.clone();
+    let asking = ask(&runtime.connector, upstream, target, head, body.clone());
+    let asked_at = Instant::now();
+    let asked = while_heard(downstream, asking).await.map_err(|CallerGone| {
+        exchange.progress.sent_at = Some(asked_at);
+        Failure::gone()
+    })?;
+    exchange.progress.sent_at = Some(asked_at);
+    let mut session = asked.map_err(|(error, reused)| {
+        tracing::debug!(backend = %reservation.backend().id(), %error, reused, "upstream try failed");
+        Failure::of(&error, reused)
+    })?;
+    let connection = relay::relay(exchange, downstream, upstream, &mut session, reservation).await?;
+    if connection == Connection::Reusable && session.response_done() {
+        exchange.runtime.connector.release_http_session(session, &target.peer, Some(upstream.idle_timeout)).await;
+    } else {
+        session.shutdown().await;
+    }
+    Ok(connection)
+}
+
+/// Sends the request and reads the answer's head. The error says whether the connection was an
+/// old one.
+async fn ask(
+    connector: &Connector,
+    upstream: &Upstream,
+    target: &Target,
+    head: pingora::http::RequestHeader,
+    body: Bytes,
+) -> Result<UpstreamSession, (Box<pingora::Error>, bool)> {
+    let (mut session, reused) = connector.get_http_session(&target.peer).await.map_err(|error| (error, false))?;
+    session.set_read_timeout(Some(upstream.first_byte_timeout));
+    session.set_write_timeout(Some(upstream.write_timeout));
+    let exchanged = async {
+        session.write_request_header(Box::new(head)).await?;
+        session.write_request_body(body, true).await?;
+        session.finish_request_body().await?;
+        loop {
+            session.read_response_header().await?;
+            let interim = session.response_header().is_some_and(|head| head.status.is_informational());
+            if !interim {
+                return Ok(());
+            }
+        }
+    };
+    exchanged.await.map_err(|error| (error, reused))?;
+    session.set_read_timeout(Some(upstream.between_bytes_timeout));
+    Ok(session)
+}
+
+/// The caller closed its connection or reset its stream.
+pub(crate) struct CallerGone;
+
+/// Does `work`, unless the caller leaves first.
+pub(crate) async fn while_heard<T>(downstream: &mut ServerSession, work: impl Future<Output = T>) -> Result<T, CallerGone> {
+    tokio::select! {
+        biased;
+        done = work => Ok(done),
+        () = left(downstream) => Err(CallerGone),
+    }
+}
+
+async fn left(downstream: &mut ServerSession) {
+    // The body was read to its end: the only news from the caller is its leaving.
+    while downstream.read_body_or_idle(true).await.is_ok() {}
+}

@@ -1,0 +1,186 @@
+//! Which headers pass the edge, inwards and outwards.
+
+use std::sync::Arc;
+
+use http::header::{
+    ACCEPT_ENCODING, AUTHORIZATION, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, COOKIE, EXPECT, HOST, TE, TRAILER,
+    TRANSFER_ENCODING, UPGRADE,
+};
+use http::{HeaderMap, HeaderName, HeaderValue};
+use pingora::http::RequestHeader;
+
+/// The id of a request, in and out.
+pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Anthropic clients put their key here.
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Longest request id taken from a caller.
+const REQUEST_ID_MAX: usize = 128;
+
+/// They belong to one connection (RFC 9110, 7.6.1), or framing is done anew.
+const HOP_BY_HOP: &[HeaderName] = &[CONNECTION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, CONTENT_LENGTH];
+const HOP_BY_HOP_NAMES: &[&str] =
+    &["keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "http2-settings"];
+
+/// What routers and workers say among themselves: a caller may not say it, nor hear it.
+const INTERNAL: &[&str] = &[
+    "x-routing-key",
+    "x-model",
+    "x-routing-method",
+    "x-cache-affinity-key",
+    "x-input-tokens",
+    "x-token-estimate",
+    "x-priority",
+    "x-request-slo-ms",
+    "x-max-wait-ms",
+    "x-inference-server-id",
+    "x-inference-server-url",
+];
+const INTERNAL_PREFIXES: &[&str] = &["x-weir-", "x-stargate-"];
+
+/// Whether a header is the edge's own business.
+pub(crate) fn is_internal(name: &str) -> bool {
+    name.starts_with("x-") && (INTERNAL.contains(&name) || INTERNAL_PREFIXES.iter().any(|p| name.starts_with(p)))
+}
+
+/// Whether a header belongs to one connection only; `connection` is that header's value.
+pub(crate) fn is_hop_by_hop(name: &HeaderName, connection: Option<&HeaderValue>) -> bool {
+    HOP_BY_HOP.contains(name)
+        || HOP_BY_HOP_NAMES.contains(&name.as_str())
+        || connection.is_some_and(|value| names(value, name.as_str()))
+}
+
+fn names(connection: &HeaderValue, name: &str) -> bool {
+    let text = connection.to_str().unwrap_or_default();
+    text.split(',').any(|token| token.trim().eq_ignore_ascii_case(name))
+}
+
+/// The caller's headers as filters see them and as they go on: nothing of the connection, nothing
+/// internal. The credential stays until [`upstream`], for the authorizer.
+pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
+    let connection = connection_tokens(&head.headers);
+    let mut kept = HeaderMap::with_capacity(head.headers.len() + 4);
+    for (name, value) in &head.headers {
+        let drop = is_hop_by_hop(name, connection) || name == EXPECT || name == HOST || is_internal(name.as_str());
+        if !drop {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+/// The headers for the upstream: without the caller's credential unless the cluster passes it,
+/// and without `accept-encoding`, for the answer is read here.
+pub(crate) fn upstream(facts: &HeaderMap, pass_authorization: bool) -> HeaderMap {
+    let mut headers = facts.clone();
+    headers.remove(ACCEPT_ENCODING);
+    if !pass_authorization {
+        headers.remove(AUTHORIZATION);
+        headers.remove(X_API_KEY);
+        headers.remove(COOKIE);
+    }
+    headers
+}
+
+/// The upstream's headers for the caller.
+pub(crate) fn outbound(upstream: &HeaderMap) -> HeaderMap {
+    let connection = connection_tokens(upstream);
+    let mut kept = HeaderMap::with_capacity(upstream.len() + 4);
+    for (name, value) in upstream {
+        if !is_hop_by_hop(name, connection) && *name != X_REQUEST_ID && !is_internal(name.as_str()) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+/// `connection` when it names more than the usual `close` and `keep-alive`.
+fn connection_tokens(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(CONNECTION).filter(|value| {
+        !value.as_bytes().eq_ignore_ascii_case(b"keep-alive") && !value.as_bytes().eq_ignore_ascii_case(b"close")
+    })
+}
+
+/// Length the caller announced.
+pub(crate) fn content_length(head: &RequestHeader) -> Option<u64> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// Whether an answer is a stream of server-sent events.
+pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
+    let value = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    value.get(..17).is_some_and(|start| start.eq_ignore_ascii_case(b"text/event-stream"))
+}
+
+/// The caller's id when it is printable and short, else a new UUID v4.
+pub(crate) fn request_id(head: &RequestHeader) -> Arc<str> {
+    let given = head.headers.get(&X_REQUEST_ID).and_then(|value| value.to_str().ok());
+    let usable = |id: &&str| !id.is_empty() && id.len() <= REQUEST_ID_MAX && id.bytes().all(|b| b.is_ascii_graphic());
+    match given.filter(usable) {
+        Some(id) => Arc::from(id),
+        None => Arc::from(uuid_v4(fastrand::u128(..))),
+    }
+}
+
+fn uuid_v4(random: u128) -> String {
+    // RFC 9562, 5.4: version 4, variant 10.
+    let bits = (random & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
+    let hex = format!("{bits:032x}");
+    let part = |range: std::ops::Range<usize>| hex.get(range).unwrap_or_default();
+    format!("{}-{}-{}-{}-{}", part(0..8), part(8..12), part(12..16), part(16..20), part(20..32))
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    fn request(headers: &[(&'static str, &'static str)]) -> RequestHeader {
+        let mut head = RequestHeader::build("POST", b"/v1/chat/completions", None).unwrap();
+        for (name, value) in headers {
+            head.append_header(*name, *value).unwrap();
+        }
+        head
+    }
+
+    #[test]
+    fn the_edge_keeps_what_is_the_callers() {
+        let head = request(&[
+            ("host", "x"),
+            ("connection", "keep-alive, x-private"),
+            ("x-private", "1"),
+            ("transfer-encoding", "chunked"),
+            ("x-stargate-anything", "1"),
+            ("x-priority", "0"),
+            ("authorization", "Bearer k"),
+            ("user-agent", "ua"),
+            ("accept-encoding", "gzip"),
+        ]);
+        let inward = inbound(&head);
+        let names: Vec<&str> = inward.keys().map(HeaderName::as_str).collect();
+        assert_eq!(names, ["authorization", "user-agent", "accept-encoding"]);
+        let onward = upstream(&inward, false);
+        assert_eq!(onward.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["user-agent"]);
+        assert!(upstream(&inward, true).contains_key(AUTHORIZATION));
+    }
+
+    #[test]
+    fn ids_of_callers_are_kept_when_printable() {
+        assert_eq!(&*request_id(&request(&[("x-request-id", "abc-1")])), "abc-1");
+        assert_eq!(request_id(&request(&[("x-request-id", "a b")])).len(), 36);
+        assert_eq!(uuid_v4(0), "00000000-0000-4000-8000-000000000000");
+        assert_eq!(uuid_v4(u128::MAX), "ffffffff-ffff-4fff-bfff-ffffffffffff");
+    }
+
+    #[test]
+    fn event_streams_are_known_by_their_type() {
+        let with = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(value));
+            is_event_stream(&headers)
+        };
+        assert!(with("text/event-stream"));
+        assert!(with("Text/Event-Stream; charset=utf-8"));
+        assert!(!with("application/json"));
+        assert!(!is_event_stream(&HeaderMap::new()));
+    }
+}

@@ -1,0 +1,147 @@
+//! Step 5: the upstream's answer to the caller. Streams go on in `stream`.
+
+use bytes::{Bytes, BytesMut};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::client::HttpSession as UpstreamSession;
+use tokio::time::Instant;
+use weir_dialect::{quote, response_facts, splice};
+use weir_pipeline::facts::ResponseFacts;
+use weir_pipeline::verdict::End;
+use weir_routing::Reservation;
+
+use crate::request::exchange::Exchange;
+use crate::request::forward::{CallerGone, Failure, while_heard};
+use crate::request::headers::{self, X_REQUEST_ID};
+use crate::request::refuse::Refusal;
+use crate::request::serve::Connection;
+use crate::request::stream;
+use crate::snapshot::Upstream;
+
+/// Statuses by which a backend says that another may do better.
+const RETRYABLE: [StatusCode; 3] =
+    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+
+/// Relays head and body. An `Err` means that nothing has reached the caller yet.
+pub(crate) async fn relay(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    upstream: &Upstream,
+    session: &mut UpstreamSession,
+    reservation: &mut Reservation,
+) -> Result<Connection, Failure> {
+    let head = session.response_header().ok_or_else(Failure::gone)?;
+    let status = head.status;
+    let received = headers::outbound(&head.headers);
+    exchange.progress.upstream_status = Some(status.as_u16());
+    downstream.set_write_timeout(Some(upstream.write_timeout));
+    if headers::is_event_stream(&received) {
+        return stream::relay(exchange, downstream, session, reservation, status, received).await;
+    }
+    let max = exchange.snapshot.config.limits.response_max_bytes;
+    let body = while_heard(downstream, read_all(session, max)).await.map_err(|CallerGone| Failure::gone())?;
+    let body = body.map_err(|error| match error {
+        Unreadable::TooLarge => Failure { refusal: Refusal::response_too_large(max), retry: false, stale: false },
+        Unreadable::Failed(error) => Failure::of(&error, false),
+    })?;
+    if RETRYABLE.contains(&status) && may_retry(exchange, upstream) {
+        let refusal = Refusal::no_backend(&upstream.name);
+        return Err(Failure { refusal, retry: true, stale: false });
+    }
+    arrived(exchange, reservation);
+    let body = if status.is_success() { observed(exchange, body) } else { body };
+    let mut received = received;
+    received.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let head = response_head(exchange, status, received).await.map_err(|refusal| Failure { refusal, retry: false, stale: false })?;
+    exchange.progress.response_bytes = body.len() as u64;
+    exchange.progress.end = if status.is_server_error() { End::UpstreamError } else { End::Ok };
+    let written = async {
+        downstream.write_response_header(Box::new(head)).await?;
+        downstream.write_response_body(body, true).await
+    };
+    Ok(match written.await {
+        Ok(()) => Connection::Reusable,
+        Err(_) => Connection::lost(exchange),
+    })
+}
+
+/// Whether there is somebody else to ask; the last one's own words go to the caller.
+fn may_retry(exchange: &Exchange, upstream: &Upstream) -> bool {
+    let tries = u32::from(exchange.progress.tries);
+    tries <= upstream.retries && (tries as usize) < upstream.targets.len()
+}
+
+/// Notes the first byte of an answer.
+pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation) {
+    if exchange.progress.first_byte_at.is_some() {
+        return;
+    }
+    let now = Instant::now();
+    exchange.progress.first_byte_at = Some(now);
+    let since = exchange.progress.sent_at.map_or(0, |sent| (now - sent).as_micros());
+    reservation.first_byte(u64::try_from(since).unwrap_or(u64::MAX));
+}
+
+/// The response phases, then the head for the caller.
+pub(crate) async fn response_head(
+    exchange: &mut Exchange,
+    status: StatusCode,
+    received: http::HeaderMap,
+) -> Result<ResponseHeader, Refusal> {
+    let chain = exchange.chain().ok_or_else(Refusal::internal)?;
+    let mut facts = exchange.take_facts()?;
+    facts.response = Some(ResponseFacts { status, headers: received });
+    let (mut facts, result) = chain.response_headers(facts).await;
+    let response = facts.response.take();
+    exchange.facts = Some(facts);
+    result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
+    let response = response.ok_or_else(Refusal::internal)?;
+    let (mut parts, ()) = http::Response::new(()).into_parts();
+    parts.status = response.status;
+    parts.headers = response.headers;
+    if let Ok(id) = HeaderValue::from_str(&exchange.request_id) {
+        parts.headers.insert(X_REQUEST_ID, id);
+    }
+    exchange.progress.status = parts.status.as_u16();
+    Ok(ResponseHeader::from(parts))
+}
+
+/// Reads usage, and gives the answer the name the caller used for the model.
+fn observed(exchange: &mut Exchange, body: Bytes) -> Bytes {
+    let facts = response_facts(exchange.api, &body);
+    exchange.progress.usage = facts.usage;
+    if facts.usage.is_none() {
+        exchange.progress.output_bytes = body.len() as u64;
+    }
+    match (facts.model_span, &exchange.call) {
+        (Some(span), Some(call)) => splice(&body, &mut [(span, quote(&call.peek.model))]),
+        _ => body,
+    }
+}
+
+enum Unreadable {
+    TooLarge,
+    Failed(Box<pingora::Error>),
+}
+
+async fn read_all(session: &mut UpstreamSession, max: usize) -> Result<Bytes, Unreadable> {
+    let mut first: Option<Bytes> = None;
+    let mut rest = BytesMut::new();
+    while let Some(chunk) = session.read_response_body().await.map_err(Unreadable::Failed)? {
+        if chunk.len() + rest.len() > max {
+            return Err(Unreadable::TooLarge);
+        }
+        match &first {
+            None => first = Some(chunk),
+            Some(head) => {
+                if rest.is_empty() {
+                    rest.extend_from_slice(head);
+                }
+                rest.extend_from_slice(&chunk);
+            }
+        }
+    }
+    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+}

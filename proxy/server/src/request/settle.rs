@@ -1,0 +1,120 @@
+//! The last step, exactly once however the exchange ended: claims settled, counters, access log,
+//! and word to the filters that want it.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+use weir_dialect::Usage;
+use weir_pipeline::ledger::Settlement;
+use weir_pipeline::verdict::{End, Summary};
+
+use crate::request::exchange::Exchange;
+
+/// Settles and reports.
+pub(crate) fn settle(mut exchange: Exchange) {
+    let usage = worked(&exchange);
+    exchange.ledger.settle(&match usage {
+        Some(usage) => Settlement::Used(usage),
+        None => Settlement::Refund,
+    });
+    let usage = usage.unwrap_or_default();
+    let times = Times::of(&exchange, &usage);
+    exchange.runtime.metrics.ended(&exchange, &usage, times.ttft, times.total);
+    if exchange.snapshot.config.log.access {
+        access_log(&exchange, &usage, &times);
+    }
+    report(&mut exchange, usage, &times);
+}
+
+/// What the upstream has done for this exchange: nothing when it was never asked or refused.
+/// A caller who leaves, or a time-out, before the answer began leaves the input charged.
+fn worked(exchange: &Exchange) -> Option<Usage> {
+    let progress = &exchange.progress;
+    match progress.upstream_status {
+        Some(200..300) => Some(exchange.usage()),
+        Some(_) => None,
+        None => {
+            let begun = progress.sent_at.is_some() && matches!(progress.end, End::ClientGone | End::Timeout);
+            begun.then(|| exchange.usage())
+        }
+    }
+}
+
+struct Times {
+    queue: Duration,
+    ttft: Option<Duration>,
+    total: Duration,
+    per_token: Duration,
+}
+
+impl Times {
+    fn of(exchange: &Exchange, usage: &Usage) -> Self {
+        let progress = &exchange.progress;
+        let now = Instant::now();
+        let since = |from: Option<Instant>, to: Option<Instant>| Some(to? - from?);
+        let ttft = since(Some(exchange.started), progress.first_byte_at);
+        let generating = since(progress.first_byte_at, Some(now)).unwrap_or_default();
+        let tokens = u32::try_from(usage.output_tokens.saturating_sub(1)).unwrap_or(u32::MAX);
+        Self {
+            queue: since(Some(exchange.started), progress.sent_at).unwrap_or_default(),
+            ttft,
+            total: now - exchange.started,
+            per_token: generating.checked_div(tokens).unwrap_or_default(),
+        }
+    }
+}
+
+fn access_log(exchange: &Exchange, usage: &Usage, times: &Times) {
+    let progress = &exchange.progress;
+    let facts = exchange.facts.as_deref();
+    let principal = facts.and_then(|facts| facts.principal.as_deref());
+    tracing::info!(
+        target: "weir::access",
+        request_id = %exchange.request_id,
+        api = exchange.api.as_str(),
+        model = exchange.call.as_ref().map_or("", |call| &call.target.full_name),
+        principal = principal.map_or("", |who| &who.subject),
+        tenant = principal.map_or("", |who| &who.tenant),
+        status = progress.status,
+        end = progress.end.as_str(),
+        code = progress.code.as_deref().unwrap_or(""),
+        stream = facts.is_some_and(|facts| facts.view.traits.streaming),
+        target = progress.backend.as_deref().unwrap_or(""),
+        tries = progress.tries,
+        input_tokens = usage.input_tokens,
+        output_tokens = usage.output_tokens,
+        usage_reported = usage.reported,
+        ttft_ms = times.ttft.map_or(-1.0, |ttft| ttft.as_secs_f64() * 1e3),
+        total_ms = times.total.as_secs_f64() * 1e3,
+        filter_us = facts.map_or(0, |facts| facts.filter_ns / 1000),
+        config = exchange.snapshot.number,
+        "exchange"
+    );
+}
+
+fn report(exchange: &mut Exchange, usage: Usage, times: &Times) {
+    let Some(chain) = exchange.chain().filter(|chain| !chain.completing().is_empty()) else { return };
+    let Some(facts) = exchange.facts.as_deref_mut() else { return };
+    let progress = &exchange.progress;
+    let host = &exchange.runtime.host;
+    let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+    for filter in chain.completing() {
+        let summary = Summary {
+            view: facts.view,
+            end: progress.end,
+            status: progress.status,
+            usage,
+            backend: host.services().interner.intern(progress.backend.as_deref().unwrap_or("")),
+            queue_us: micros(times.queue),
+            ttft_us: micros(times.ttft.unwrap_or_default()),
+            total_us: micros(times.total),
+            tpot_us: micros(times.per_token),
+            request_bytes: u64::from(facts.view.body_bytes),
+            response_bytes: progress.response_bytes,
+            scratch: facts.scratch_of(filter.name()).to_vec(),
+        };
+        if exchange.runtime.completions.try_send((filter.clone(), summary)).is_err() {
+            exchange.runtime.metrics.completion_dropped();
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What outlives a configuration: the Wasm host, the fleet, connections, counters.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use pingora::connectors::http::Connector;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use weir_host::Host;
+use weir_pipeline::filter::Filter;
+use weir_pipeline::verdict::Summary;
+use weir_routing::Fleet;
+
+use crate::reload::History;
+use crate::snapshot::Snapshot;
+use crate::telemetry::Metrics;
+
+/// Ended exchanges that wait for filters with a `complete` phase; more are dropped and counted.
+pub(crate) const COMPLETIONS_MAX: usize = 8192;
+
+/// An ended exchange on its way to the filters that want to hear of it.
+pub(crate) type Completion = (Arc<dyn Filter>, Summary);
+
+/// The one thing of a process that is shared by everything.
+pub(crate) struct Runtime {
+    /// Runs the filters.
+    pub(crate) host: Arc<Host>,
+    /// Loads and health of backends.
+    pub(crate) fleet: Fleet,
+    /// Counters.
+    pub(crate) metrics: Metrics,
+    /// Connections to upstreams.
+    pub(crate) connector: Connector,
+    /// Past configurations and the state of the last reload.
+    pub(crate) history: Mutex<History>,
+    /// Set when the process is to end: readiness off, connections closed after their answer.
+    pub(crate) draining: AtomicBool,
+    /// Filters with a `complete` phase hear through this.
+    pub(crate) completions: mpsc::Sender<Completion>,
+    snapshot: ArcSwap<Snapshot>,
+    started: Instant,
+    exchanges: AtomicU64,
+}
+
+impl Runtime {
+    /// Everything with its first snapshot.
+    pub(crate) fn new(
+        host: Arc<Host>,
+        fleet: Fleet,
+        metrics: Metrics,
+        snapshot: Snapshot,
+    ) -> (Arc<Self>, mpsc::Receiver<Completion>) {
+        let (completions, receiver) = mpsc::channel(COMPLETIONS_MAX);
+        let snapshot = Arc::new(snapshot);
+        let history = Mutex::new(History::starting_with(&snapshot));
+        let runtime = Self {
+            host,
+            fleet,
+            metrics,
+            connector: Connector::new(None),
+            history,
+            draining: AtomicBool::new(false),
+            completions,
+            snapshot: ArcSwap::new(snapshot),
+            started: Instant::now(),
+            exchanges: AtomicU64::new(0),
+        };
+        (Arc::new(runtime), receiver)
+    }
+
+    /// The live snapshot, to be pinned by an exchange.
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Makes a snapshot live; exchanges under way keep theirs.
+    pub(crate) fn swap(&self, snapshot: Arc<Snapshot>) {
+        self.snapshot.store(snapshot);
+    }
+
+    /// Milliseconds since the process began, the clock of loads and ejections.
+    pub(crate) fn now_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// A number for the next exchange.
+    pub(crate) fn next_exchange(&self) -> u64 {
+        self.exchanges.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether the process is about to end.
+    pub(crate) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+}

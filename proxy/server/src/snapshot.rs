@@ -1,0 +1,140 @@
+//! The live configuration compiled: immutable, pinned by an exchange from start to end.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+use pingora::upstreams::peer::HttpPeer;
+use weir_config::{ClusterTable, Config, RouteTable};
+use weir_host::{KeyTables, WasmFilter};
+use weir_pipeline::chain::Chain;
+use weir_pipeline::intern::NameId;
+use weir_routing::{Cluster, EjectionPolicy};
+
+/// Everything a request needs that the config decides.
+pub(crate) struct Snapshot {
+    /// Counts the configurations this process has served, from 1.
+    pub(crate) number: u64,
+    /// The config it was compiled from.
+    pub(crate) config: Config,
+    /// Its text, for the history.
+    pub(crate) text: Arc<str>,
+    /// All filters by their name in the config.
+    pub(crate) filters: BTreeMap<String, Arc<WasmFilter>>,
+    /// All pipelines by name.
+    pub(crate) chains: HashMap<String, Arc<Chain>>,
+    /// The chain that decides about callers whose function is not known: pipeline `default`, or
+    /// the only one there is.
+    pub(crate) default_chain: Option<Arc<Chain>>,
+    /// Models by function id and model name.
+    pub(crate) functions: HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>>,
+    /// All clusters by name.
+    pub(crate) upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Pass-through routes, longest prefix first.
+    pub(crate) routes: Vec<Route>,
+    /// Who may call; made live together with the snapshot.
+    pub(crate) key_tables: Arc<KeyTables>,
+}
+
+impl Snapshot {
+    /// What the config says of `function/model`.
+    pub(crate) fn model(&self, function: &str, model: &str) -> Option<&Arc<ModelTarget>> {
+        self.functions.get(function)?.get(model)
+    }
+
+    /// The pass-through route of a path, the longest prefix first.
+    pub(crate) fn route(&self, host: Option<&str>, path: &str) -> Option<&Route> {
+        self.routes.iter().find(|route| route.matches(host, path))
+    }
+}
+
+/// One model of one function.
+pub(crate) struct ModelTarget {
+    /// Function id.
+    pub(crate) routing_key: Arc<str>,
+    /// The same interned.
+    pub(crate) routing_key_id: NameId,
+    /// Model name.
+    pub(crate) model: Arc<str>,
+    /// The same interned.
+    pub(crate) model_id: NameId,
+    /// `function/model`, what callers write.
+    pub(crate) full_name: Arc<str>,
+    /// The model name for the upstream as a JSON string.
+    pub(crate) upstream_model_json: Vec<u8>,
+    /// Paths it answers on; empty = all.
+    pub(crate) uris: Vec<String>,
+    /// Attribute `weir.routing-method`.
+    pub(crate) routing_method: Option<Arc<str>>,
+    /// Attribute `weir.token-rate-limit`.
+    pub(crate) token_rate_limit: Option<Arc<str>>,
+    /// Who decides.
+    pub(crate) chain: Arc<Chain>,
+    /// Who answers.
+    pub(crate) upstream: Arc<Upstream>,
+}
+
+impl ModelTarget {
+    /// Whether the model answers on `path`; lenient about case and slashes at the end.
+    pub(crate) fn supports(&self, path: &str) -> bool {
+        let plain = |uri: &str| format!("/{}", uri.trim().trim_matches('/')).to_ascii_lowercase();
+        self.uris.is_empty() || self.uris.iter().any(|uri| uri == path || plain(uri) == plain(path))
+    }
+}
+
+/// A cluster with what is needed to talk to its backends.
+pub(crate) struct Upstream {
+    /// Name in the config.
+    pub(crate) name: Arc<str>,
+    /// Its backends and their state.
+    pub(crate) cluster: Arc<Cluster>,
+    /// How each backend is dialled, by [`weir_routing::Candidate::index`].
+    pub(crate) targets: Vec<Target>,
+    /// The cluster's own credential.
+    pub(crate) authorization: Option<HeaderValue>,
+    /// Whether the caller's credential goes upstream.
+    pub(crate) pass_authorization: bool,
+    /// Further candidates tried.
+    pub(crate) retries: u32,
+    /// When a backend is taken out.
+    pub(crate) ejection: EjectionPolicy,
+    /// To the first byte of the answer.
+    pub(crate) first_byte_timeout: Duration,
+    /// Between two pieces of an answer.
+    pub(crate) between_bytes_timeout: Duration,
+    /// For one write, upstream and to the caller.
+    pub(crate) write_timeout: Duration,
+    /// How long an unused connection is kept.
+    pub(crate) idle_timeout: Duration,
+    /// The table it was made from.
+    pub(crate) table: ClusterTable,
+}
+
+/// One backend as an address.
+pub(crate) struct Target {
+    /// For pingora.
+    pub(crate) peer: HttpPeer,
+    /// What goes into `host`.
+    pub(crate) authority: HeaderValue,
+}
+
+/// A pass-through route.
+pub(crate) struct Route {
+    /// The table it was made from.
+    pub(crate) table: RouteTable,
+    /// Whose header phases decide.
+    pub(crate) chain: Option<Arc<Chain>>,
+    /// Who answers.
+    pub(crate) upstream: Arc<Upstream>,
+}
+
+impl Route {
+    fn matches(&self, host: Option<&str>, path: &str) -> bool {
+        let host_matches = match &self.table.host {
+            None => true,
+            Some(wanted) => host.is_some_and(|host| host.eq_ignore_ascii_case(wanted)),
+        };
+        host_matches && path.starts_with(&self.table.path_prefix)
+    }
+}

@@ -1,0 +1,154 @@
+//! The gateway's own counters, in Prometheus' format.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use prometheus::{
+    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
+use weir_dialect::{Api, Usage};
+
+use crate::request::exchange::Exchange;
+
+/// Seconds; from a cached answer to a long generation.
+const DURATION_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+
+/// Every series of the gateway. Labels are bounded: APIs, statuses, ends, and names in the config.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: IntCounterVec,
+    duration: HistogramVec,
+    ttft: HistogramVec,
+    tokens: IntCounterVec,
+    active: IntGaugeVec,
+    retries: IntCounterVec,
+    completions_dropped: IntCounter,
+    reloads: IntCounterVec,
+    config_rejected: IntGauge,
+    config_number: IntGauge,
+    started_unix_s: u64,
+}
+
+impl Metrics {
+    /// Registers all series.
+    ///
+    /// # Errors
+    /// When a name is registered already: a fault of ours.
+    pub(crate) fn new(registry: Registry) -> prometheus::Result<Self> {
+        let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
+        let seconds = |name: &str, help: &str, labels: &[&str]| {
+            HistogramVec::new(HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec()), labels)
+        };
+        let metrics = Self {
+            requests: counters("weir_requests_total", "Exchanges that have ended.", &["api", "status", "end"])?,
+            duration: seconds("weir_request_seconds", "From head read to last byte written.", &["api"])?,
+            ttft: seconds("weir_ttft_seconds", "From head read to the first byte of the answer.", &["api"])?,
+            tokens: counters("weir_tokens_total", "Tokens, reported or estimated.", &["api", "direction", "reported"])?,
+            active: IntGaugeVec::new(Opts::new("weir_requests_active", "Exchanges in progress."), &["api"])?,
+            retries: counters("weir_upstream_retries_total", "Further candidates tried.", &["cluster"])?,
+            completions_dropped: IntCounter::new(
+                "weir_completions_dropped_total",
+                "Ended exchanges that filters were not told of because they lag behind.",
+            )?,
+            reloads: counters("weir_config_reloads_total", "Reloads by result.", &["result"])?,
+            config_rejected: IntGauge::new(
+                "weir_config_rejected",
+                "1 while the newest config or module was refused and an older one serves.",
+            )?,
+            config_number: IntGauge::new("weir_config_number", "Number of the live configuration.")?,
+            started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            registry,
+        };
+        let registry = &metrics.registry;
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.duration.clone()))?;
+        registry.register(Box::new(metrics.ttft.clone()))?;
+        registry.register(Box::new(metrics.tokens.clone()))?;
+        registry.register(Box::new(metrics.active.clone()))?;
+        registry.register(Box::new(metrics.retries.clone()))?;
+        registry.register(Box::new(metrics.completions_dropped.clone()))?;
+        registry.register(Box::new(metrics.reloads.clone()))?;
+        registry.register(Box::new(metrics.config_rejected.clone()))?;
+        registry.register(Box::new(metrics.config_number.clone()))?;
+        Ok(metrics)
+    }
+
+    /// Counts an exchange as active until the guard is dropped.
+    pub(crate) fn active(&self, api: Api) -> Active {
+        let gauge = self.active.with_label_values(&[api.as_str()]);
+        gauge.inc();
+        Active(gauge)
+    }
+
+    /// How many exchanges are in progress.
+    pub(crate) fn active_count(&self) -> i64 {
+        let families = prometheus::core::Collector::collect(&self.active);
+        let values = families.iter().flat_map(|family| family.get_metric());
+        #[allow(clippy::cast_possible_truncation, reason = "a count")]
+        let total = values.map(|metric| metric.get_gauge().get_value()).sum::<f64>() as i64;
+        total
+    }
+
+    /// An exchange has ended.
+    pub(crate) fn ended(&self, exchange: &Exchange, usage: &Usage, ttft: Option<Duration>, total: Duration) {
+        let api = exchange.api.as_str();
+        let mut status = [0_u8; 3];
+        let status = digits(exchange.progress.status, &mut status);
+        self.requests.with_label_values(&[api, status, exchange.progress.end.as_str()]).inc();
+        self.duration.with_label_values(&[api]).observe(total.as_secs_f64());
+        if let Some(ttft) = ttft {
+            self.ttft.with_label_values(&[api]).observe(ttft.as_secs_f64());
+        }
+        let reported = if usage.reported { "true" } else { "false" };
+        self.tokens.with_label_values(&[api, "input", reported]).inc_by(usage.input_tokens);
+        self.tokens.with_label_values(&[api, "output", reported]).inc_by(usage.output_tokens);
+    }
+
+    /// A further candidate is tried.
+    pub(crate) fn retried(&self, cluster: &str) {
+        self.retries.with_label_values(&[cluster]).inc();
+    }
+
+    /// A filter with a `complete` phase lags behind.
+    pub(crate) fn completion_dropped(&self) {
+        self.completions_dropped.inc();
+    }
+
+    /// A reload has ended: `applied`, `rejected`, `rolled_back`.
+    pub(crate) fn reloaded(&self, result: &str, number: u64) {
+        self.reloads.with_label_values(&[result]).inc();
+        self.config_rejected.set(i64::from(result != "applied"));
+        self.config_number.set(i64::try_from(number).unwrap_or(i64::MAX));
+    }
+
+    /// When the process began, in seconds since the Unix epoch.
+    pub(crate) fn started_unix_s(&self) -> u64 {
+        self.started_unix_s
+    }
+
+    /// Everything in Prometheus' text format.
+    pub(crate) fn render(&self) -> Vec<u8> {
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            tracing::error!(%error, "metrics could not be rendered");
+        }
+        text
+    }
+}
+
+/// Keeps an exchange counted as active.
+pub(crate) struct Active(IntGauge);
+
+impl Drop for Active {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+/// A status as a label without an allocation.
+fn digits(status: u16, text: &mut [u8; 3]) -> &str {
+    for (place, unit) in text.iter_mut().zip([100, 10, 1]) {
+        *place = b'0' + u8::try_from(status / unit % 10).unwrap_or(0);
+    }
+    std::str::from_utf8(text).unwrap_or("000")
+}
