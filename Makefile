@@ -12,7 +12,8 @@ VENV := $(TARGET)/venv
 CONFIG ?= config/weir.toml
 
 # Crates outside the root workspace: Wasm guests, with a target and a profile of their own.
-GUESTS = filters/Cargo.toml $(sort $(shell find examples -name Cargo.toml -not -path '*/target/*'))
+GUESTS = filters/Cargo.toml proxy/host/benches/passing-guest/Cargo.toml \
+	$(sort $(shell find examples -name Cargo.toml -not -path '*/target/*'))
 
 .PHONY: help setup setup-test run build test bench fmt fmt-check lint clippy check-deps clean
 
@@ -38,9 +39,10 @@ test: setup-test ## every test: gateway, filters, examples, the official Python 
 	set -e; for guest in $(GUESTS); do cargo test --manifest-path "$$guest"; done
 	"$(VENV)/bin/python" tests/clients/suite.py "$(TARGET)/release/weir"
 
-bench: setup ## measure the chain against a bare proxy; writes bench/chain.json in the target directory
+bench: setup ## measure the chain against a bare proxy (bench/chain.json in the target directory) and phase calls
 	cargo build --release --workspace --bins
 	"$(TARGET)/release/weir-bench"
+	cargo bench --workspace --bench phases
 
 fmt: ## format all Rust
 	cargo fmt --all

@@ -1,1 +1,23 @@
 //! The suite: a real gateway, real sockets, and model servers that can misbehave.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod demo;
+
+mod exchange;
+mod requests;
+
+mod streams;
+
+mod retries;
+
+mod limits;
+
+mod passthrough;
+
+mod tls;

@@ -58,10 +58,10 @@ fn no_file_knows_a_machine() {
 fn crates_keep_to_their_floor() {
     let files = repository();
     let manifest = |file: &&File| file.path.ends_with("Cargo.toml");
+    // A guest of a bench stands where `filters/` does, beside the floors.
     let ours = |file: &&File| {
-        ["config/", "proxy/", "tests/"]
-            .iter()
-            .any(|f| file.path.starts_with(f))
+        let top = ["config/", "proxy/", "tests/"];
+        top.iter().any(|f| file.path.starts_with(f)) && !file.path.contains("/benches/")
     };
     let manifests: Vec<&File> = files.iter().filter(manifest).filter(ours).collect();
     assert!(

@@ -1,0 +1,12 @@
+//! The suite of what operators do and suffer: reload, drain, upgrade, hostile filters, commands.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "tests"
+)]
+
+mod stage;
+
+mod hostile;
