@@ -12,7 +12,7 @@ VENV := $(TARGET)/venv
 CONFIG ?= config/weir.toml
 
 # Crates outside the root workspace: Wasm guests, with a target and a profile of their own.
-GUESTS = filters/Cargo.toml proxy/host/benches/passing-guest/Cargo.toml \
+GUESTS = filters/Cargo.toml $(wildcard tests/guests/Cargo.toml) proxy/host/benches/passing-guest/Cargo.toml \
 	$(sort $(shell find examples -name Cargo.toml -not -path '*/target/*'))
 
 .PHONY: help setup setup-test run build test bench fmt fmt-check lint clippy check-deps clean
