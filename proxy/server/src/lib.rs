@@ -1,0 +1,28 @@
+//! The gateway: alone knows pingora, and the order of things. Rooms in reading order: `cli` (the
+//! commands), `boot` (a process from a configuration), `gateway` (where pingora hands over),
+//! `request` (the steps of a model call), `passthrough` (everything else), `snapshot` and `compile`
+//! (the configuration ready to serve), `runtime` (what outlives it), `reload`, `admin`.
+
+mod cli;
+
+mod boot;
+mod runtime;
+mod tls;
+
+mod gateway;
+mod passthrough;
+mod request;
+
+mod builtin;
+mod compile;
+mod complete;
+mod health_check;
+mod key_tables;
+mod outbound;
+mod reload;
+mod snapshot;
+
+mod admin;
+mod telemetry;
+
+pub use cli::main;
