@@ -13,3 +13,5 @@ pub mod events;
 
 pub mod simulated;
 pub mod upstream;
+
+pub mod guests;

@@ -2,13 +2,15 @@
 
 use std::fmt::Write;
 use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
 
 use tempfile::TempDir;
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use weir_tests::caller::{self, Answer};
 use weir_tests::config_text::ConfigText;
-use weir_tests::gateway::Gateway;
-use weir_tests::guests::Guest;
+use weir_tests::gateway::{self, Gateway};
+use weir_tests::guests::{Guest, target_folder};
 
 static MACHINE: RwLock<()> = RwLock::const_new(());
 
@@ -30,7 +32,7 @@ pub(crate) struct Evil {
     /// Its `config`, the content of an inline table.
     pub(crate) config: String,
     /// More lines of its table.
-    pub(crate) lines: &'static str,
+    pub(crate) lines: String,
 }
 
 impl Evil {
@@ -38,12 +40,12 @@ impl Evil {
         Self {
             name: name.to_owned(),
             config: config.to_owned(),
-            lines: "",
+            lines: String::new(),
         }
     }
 
-    pub(crate) fn lines(mut self, lines: &'static str) -> Self {
-        self.lines = lines;
+    pub(crate) fn lines(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.lines);
         self
     }
 }
@@ -54,7 +56,11 @@ pub(crate) fn evil_config(upstream: SocketAddr, filters: &[Evil]) -> String {
     let mut tables = String::new();
     let mut names = vec!["\"auth\"".to_owned()];
     for filter in filters {
-        let Evil { name, config, lines } = filter;
+        let Evil {
+            name,
+            config,
+            lines,
+        } = filter;
         _ = write!(
             tables,
             "[filters.{name}]\nmodule = \"evil.wasm\"\nconfig = {{ {config} }}\n{lines}\n"
@@ -64,7 +70,9 @@ pub(crate) fn evil_config(upstream: SocketAddr, filters: &[Evil]) -> String {
         }
         names.push(format!("\"{name}\""));
     }
-    names.extend(["token-limit", "session-affinity", "routing-method"].map(|name| format!("\"{name}\"")));
+    names.extend(
+        ["token-limit", "session-affinity", "routing-method"].map(|name| format!("\"{name}\"")),
+    );
     let config = ConfigText::new(&[upstream]).more(&tables).text();
     let changed = config.replace(PIPELINE, &format!("filters = [{}]", names.join(", ")));
     assert_ne!(config, changed, "the pipeline is still called so");
@@ -87,6 +95,23 @@ pub(crate) async fn evil_chat(gateway: &Gateway, deed: &str) -> Answer {
 /// A plain chat completion.
 pub(crate) async fn chat(gateway: &Gateway) -> Answer {
     caller::send(gateway.address(), caller::chat("")).await
+}
+
+/// `weir check` of a config: its exit code and what it says.
+pub(crate) fn check(config: &Path) -> (i32, String) {
+    weir(&["check", "--config", config.to_str().unwrap()])
+}
+
+/// Runs a command of the binary to its end: exit code, and what it says on both outputs.
+pub(crate) fn weir(arguments: &[&str]) -> (i32, String) {
+    let output = Command::new(gateway::binary())
+        .args(arguments)
+        .env("XDG_CACHE_HOME", target_folder().join("test-cache"))
+        .output()
+        .unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let text = String::from_utf8_lossy(&text).into_owned();
+    (output.status.code().unwrap_or(-1), text)
 }
 
 /// The module the filters of [`evil_config`] are made of.
