@@ -1,7 +1,7 @@
 //! A config made into a snapshot: off the request path, all errors at once, nothing changed on failure.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::ToSocketAddrs;
+use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
 use crate::builtin;
 use crate::key_tables;
 use crate::snapshot::{ModelTarget, Route, Snapshot, Target, Upstream};
+use crate::upstream::IdleLinks;
 
 /// Where a config comes from.
 #[derive(Clone, Debug)]
@@ -89,7 +90,6 @@ impl Compiler<'_> {
             config,
             text,
             filters,
-            chains,
             default_chain,
             upstreams,
             key_tables: Arc::new(key_tables),
@@ -171,7 +171,7 @@ impl Compiler<'_> {
         for (name, table) in &config.clusters {
             let mut targets = Vec::with_capacity(table.endpoints.len());
             for (place, endpoint) in table.endpoints.iter().enumerate() {
-                match target(table, endpoint) {
+                match self.target(table, endpoint) {
                     Ok(target) => targets.push(target),
                     Err(message) => {
                         let key = format!("clusters.{name}.endpoints[{place}]");
@@ -196,6 +196,42 @@ impl Compiler<'_> {
             upstreams.insert(name.clone(), Arc::new(upstream(self.fleet, name, table, targets, authorization)));
         }
         upstreams
+    }
+
+    fn target(&self, table: &ClusterTable, endpoint: &Endpoint) -> Result<Target, String> {
+        let address = endpoint
+            .address
+            .to_socket_addrs()
+            .map_err(|error| format!("`{}` does not resolve: {error}", endpoint.address))?
+            .next()
+            .ok_or_else(|| format!("`{}` resolves to no address", endpoint.address))?;
+        let sni = table.tls.as_ref().map(|tls| tls.sni.clone()).unwrap_or_default();
+        let authority = if sni.is_empty() { &endpoint.address } else { &sni };
+        let authority = HeaderValue::from_str(authority).map_err(|_| format!("`{authority}` cannot be a host name"))?;
+        let mut peer = HttpPeer::new(address, table.tls.is_some(), sni);
+        let options = &mut peer.options;
+        options.connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
+        options.total_connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
+        options.idle_timeout = Some(Duration::from_millis(table.idle_timeout_ms));
+        options.alpn = if table.http2 { ALPN::H2 } else { ALPN::H1 };
+        // Enough for every stream a model server takes; pingora's default of one stream a connection
+        // would open a connection for each.
+        options.max_h2_streams = 128;
+        if let Some(tls) = &table.tls {
+            options.verify_cert = tls.verify;
+            options.verify_hostname = tls.verify;
+        }
+        let plain = (table.tls.is_none() && !table.http2).then(|| self.idle_links(address));
+        Ok(Target { address, peer, authority, plain })
+    }
+
+    /// Connections outlive the configuration that opened them.
+    fn idle_links(&self, address: SocketAddr) -> Arc<IdleLinks> {
+        let known = self.previous.and_then(|previous| {
+            let targets = previous.upstreams.values().flat_map(|upstream| &upstream.targets);
+            targets.filter(|target| target.address == address).find_map(|target| target.plain.clone())
+        });
+        known.unwrap_or_default()
     }
 
     fn functions(
@@ -271,38 +307,13 @@ fn upstream(
         pass_authorization: table.pass_authorization,
         retries: table.retries,
         ejection,
+        connect_timeout: Duration::from_millis(table.connect_timeout_ms),
         first_byte_timeout: Duration::from_millis(table.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(table.between_bytes_timeout_ms),
         write_timeout: Duration::from_millis(table.write_timeout_ms),
         idle_timeout: Duration::from_millis(table.idle_timeout_ms),
         table: table.clone(),
     }
-}
-
-fn target(table: &ClusterTable, endpoint: &Endpoint) -> Result<Target, String> {
-    let address = endpoint
-        .address
-        .to_socket_addrs()
-        .map_err(|error| format!("`{}` does not resolve: {error}", endpoint.address))?
-        .next()
-        .ok_or_else(|| format!("`{}` resolves to no address", endpoint.address))?;
-    let sni = table.tls.as_ref().map(|tls| tls.sni.clone()).unwrap_or_default();
-    let authority = if sni.is_empty() { &endpoint.address } else { &sni };
-    let authority = HeaderValue::from_str(authority).map_err(|_| format!("`{authority}` cannot be a host name"))?;
-    let mut peer = HttpPeer::new(address, table.tls.is_some(), sni);
-    let options = &mut peer.options;
-    options.connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
-    options.total_connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
-    options.idle_timeout = Some(Duration::from_millis(table.idle_timeout_ms));
-    options.alpn = if table.http2 { ALPN::H2 } else { ALPN::H1 };
-    // Enough for every stream a model server takes; pingora's default of one stream a connection
-    // would open a connection for each.
-    options.max_h2_streams = 128;
-    if let Some(tls) = &table.tls {
-        options.verify_cert = tls.verify;
-        options.verify_hostname = tls.verify;
-    }
-    Ok(Target { peer, authority })
 }
 
 fn routes(

@@ -37,7 +37,7 @@ pub(crate) async fn deliver(mut completions: mpsc::Receiver<Completion>) {
 }
 
 /// Calls `tick` of the live filters that asked for it, one call of a filter at a time, and retires
-/// instances that nobody needs.
+/// instances and connections that nobody needs.
 pub(crate) async fn tick(runtime: Arc<Runtime>) {
     let mut due: HashMap<String, Instant> = HashMap::new();
     let mut ticking: JoinSet<String> = JoinSet::new();
@@ -71,6 +71,10 @@ pub(crate) async fn tick(runtime: Arc<Runtime>) {
         if now >= prune_at {
             prune_at = now + PRUNE;
             snapshot.filters.values().for_each(|filter| filter.prune());
+            for upstream in snapshot.upstreams.values() {
+                let links = upstream.targets.iter().filter_map(|target| target.plain.as_ref());
+                links.for_each(|links| links.sweep(upstream.idle_timeout));
+            }
         }
     }
 }

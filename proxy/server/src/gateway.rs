@@ -42,6 +42,8 @@ impl ProxyHttp for Gateway {
         let downstream = &mut session.downstream_session;
         // A process that is about to end lets no caller keep its connection.
         downstream.set_keepalive((!self.runtime.is_draining()).then_some(self.idle_s));
+        // A caller may send its next request before this one's answer (RFC 9112, 9.3.2).
+        downstream.set_pipelining_enabled(true);
         let connection = match llm(downstream.req_header()) {
             Some(api) => serve(&self.runtime, api, downstream).await,
             None => match Passage::begin(&self.runtime, downstream).await {

@@ -21,6 +21,7 @@ mod key_tables;
 mod outbound;
 mod reload;
 mod snapshot;
+mod upstream;
 
 mod admin;
 mod telemetry;

@@ -11,6 +11,7 @@ use weir_routing::Reservation;
 
 use crate::runtime::Runtime;
 use crate::snapshot::{Target, Upstream};
+use crate::upstream::{Link, connect, release};
 
 /// Sends over the gateway's own connections. Holds the runtime weakly: the runtime's host holds this.
 pub(crate) struct Messenger {
@@ -44,7 +45,7 @@ async fn send(runtime: &Runtime, request: OutboundRequest) -> Result<OutboundRes
         tried.push(index);
         let target = upstream.targets.get(index as usize).ok_or(OutboundError::Internal)?;
         let head = head(&request, upstream, target).ok_or(OutboundError::Internal)?;
-        match ask(runtime, target, head, request.body.clone()).await {
+        match ask(runtime, upstream, target, head, request.body.clone()).await {
             Ok(answer) => {
                 reservation.backend().record_success();
                 return answer;
@@ -86,11 +87,12 @@ fn head(request: &OutboundRequest, upstream: &Upstream, target: &Target) -> Opti
 /// The inner result is the answer's own fault, which another backend would not mend.
 async fn ask(
     runtime: &Runtime,
+    upstream: &Upstream,
     target: &Target,
     head: RequestHeader,
     body: Bytes,
 ) -> pingora::Result<Result<OutboundResponse, OutboundError>> {
-    let (mut session, _) = runtime.connector.get_http_session(&target.peer).await?;
+    let Link { mut session, .. } = connect(&runtime.connector, upstream, target).await?;
     session.write_request_header(Box::new(head)).await?;
     session.write_request_body(body, true).await?;
     session.finish_request_body().await?;
@@ -109,7 +111,7 @@ async fn ask(
         body: read.freeze(),
     });
     if session.response_done() {
-        runtime.connector.release_http_session(session, &target.peer, None).await;
+        release(&runtime.connector, upstream, target, session).await;
     }
     Ok(answer.ok_or(OutboundError::Internal))
 }

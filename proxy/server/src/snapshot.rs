@@ -1,6 +1,7 @@
 //! The live configuration compiled: immutable, pinned by an exchange from start to end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +13,8 @@ use weir_pipeline::chain::Chain;
 use weir_pipeline::intern::NameId;
 use weir_routing::{Cluster, EjectionPolicy};
 
+use crate::upstream::IdleLinks;
+
 /// Everything a request needs that the config decides.
 pub(crate) struct Snapshot {
     /// Counts the configurations this process has served, from 1.
@@ -22,8 +25,6 @@ pub(crate) struct Snapshot {
     pub(crate) text: Arc<str>,
     /// All filters by their name in the config.
     pub(crate) filters: BTreeMap<String, Arc<WasmFilter>>,
-    /// All pipelines by name.
-    pub(crate) chains: HashMap<String, Arc<Chain>>,
     /// The chain that decides about callers whose function is not known: pipeline `default`, or
     /// the only one there is.
     pub(crate) default_chain: Option<Arc<Chain>>,
@@ -99,6 +100,8 @@ pub(crate) struct Upstream {
     pub(crate) retries: u32,
     /// When a backend is taken out.
     pub(crate) ejection: EjectionPolicy,
+    /// To a new connection.
+    pub(crate) connect_timeout: Duration,
     /// To the first byte of the answer.
     pub(crate) first_byte_timeout: Duration,
     /// Between two pieces of an answer.
@@ -113,8 +116,12 @@ pub(crate) struct Upstream {
 
 /// One backend as an address.
 pub(crate) struct Target {
-    /// For pingora.
+    /// Resolved when the config was compiled.
+    pub(crate) address: SocketAddr,
+    /// For pingora's connector.
     pub(crate) peer: HttpPeer,
+    /// Idle connections, for plaintext HTTP/1.1; other backends are dialled by pingora.
+    pub(crate) plain: Option<Arc<IdleLinks>>,
     /// What goes into `host`.
     pub(crate) authority: HeaderValue,
 }

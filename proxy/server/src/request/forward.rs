@@ -16,6 +16,7 @@ use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
 use crate::request::{relay, upstream_request};
 use crate::snapshot::{Target, Upstream};
+use crate::upstream::{Link, connect, release};
 
 /// Longest time a routing filter may make an exchange wait in all.
 const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -182,7 +183,7 @@ async fn attempt(
     })?;
     let connection = relay::relay(exchange, downstream, upstream, &mut session, reservation).await?;
     if connection == Connection::Reusable && session.response_done() {
-        exchange.runtime.connector.release_http_session(session, &target.peer, Some(upstream.idle_timeout)).await;
+        release(&exchange.runtime.connector, upstream, target, session).await;
     } else {
         session.shutdown().await;
     }
@@ -198,7 +199,7 @@ async fn ask(
     head: pingora::http::RequestHeader,
     body: Bytes,
 ) -> Result<UpstreamSession, (Box<pingora::Error>, bool)> {
-    let (mut session, reused) = connector.get_http_session(&target.peer).await.map_err(|error| (error, false))?;
+    let Link { mut session, reused } = connect(connector, upstream, target).await.map_err(|error| (error, false))?;
     session.set_read_timeout(Some(upstream.first_byte_timeout));
     session.set_write_timeout(Some(upstream.write_timeout));
     let exchanged = async {

@@ -211,10 +211,13 @@ impl Events {
                 }
             }
         }
-        if matches!(pieces.end, Some(Ok(()))) {
-            if let Some(event) = self.splitter.finish() {
-                self.relay_event(exchange, &event, &mut out)?;
-            }
+        if matches!(pieces.end, Some(Ok(())))
+            && let Some(event) = self.splitter.finish()
+            && is_complete(&event)
+        {
+            self.relay_event(exchange, &event, &mut out)?;
+            // The empty line that was missing, lest whatever follows becomes part of the event.
+            out.extend_from_slice(b"\n\n");
         }
         Ok(out.freeze())
     }
@@ -297,6 +300,12 @@ impl Events {
         }
         Ok(())
     }
+}
+
+/// Whether the last event of a stream lacks no more than the empty line behind it. A part of an
+/// event is no event.
+fn is_complete(event: &SseEvent) -> bool {
+    event.is_done() || serde_json::from_slice::<&serde_json::value::RawValue>(event.data()).is_ok()
 }
 
 fn too_large(_: SseError) -> Broken {

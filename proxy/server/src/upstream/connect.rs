@@ -1,0 +1,63 @@
+//! A session with a backend, and what becomes of it.
+
+use std::io;
+
+use pingora::connectors::http::Connector;
+use pingora::protocols::http::client::HttpSession;
+use pingora::protocols::http::v1::client::HttpSession as Http1Session;
+use pingora::protocols::l4::stream::Stream as L4Stream;
+use pingora::protocols::l4::virt::VirtualSocketStream;
+use pingora::{Error, ErrorType};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::snapshot::{Target, Upstream};
+use crate::upstream::joined::JoinedWrites;
+
+/// A session ready for a request.
+pub(crate) struct Link {
+    /// The session.
+    pub(crate) session: HttpSession,
+    /// Whether its connection has served before: the backend may close it just now.
+    pub(crate) reused: bool,
+}
+
+/// Takes an idle connection or opens one, within `connect_timeout_ms`.
+pub(crate) async fn connect(connector: &Connector, upstream: &Upstream, target: &Target) -> pingora::Result<Link> {
+    let Some(plain) = &target.plain else {
+        let (session, reused) = connector.get_http_session(&target.peer).await?;
+        return Ok(Link { session, reused });
+    };
+    if let Some(stream) = plain.take(upstream.idle_timeout) {
+        return Ok(Link { session: HttpSession::H1(Http1Session::new(stream)), reused: true });
+    }
+    let address = target.address;
+    let connected = match timeout(upstream.connect_timeout, TcpStream::connect(address)).await {
+        Ok(connected) => connected.map_err(|error| {
+            let kind = match error.kind() {
+                io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ErrorType::ConnectNoRoute,
+                _ => ErrorType::ConnectError,
+            };
+            Error::because(kind, format!("connecting to {address}"), error).into_up()
+        })?,
+        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, format!("connecting to {address}")).into_up()),
+    };
+    connected.set_nodelay(true).map_err(|error| Error::because(ErrorType::SocketError, "setting nodelay", error))?;
+    let joined = VirtualSocketStream::new(Box::new(JoinedWrites::new(connected)));
+    Ok(Link { session: HttpSession::H1(Http1Session::new(Box::new(L4Stream::from(joined)))), reused: false })
+}
+
+/// Keeps the connection for the next request when the answer was read to its end and the backend
+/// does not close it.
+pub(crate) async fn release(connector: &Connector, upstream: &Upstream, target: &Target, session: HttpSession) {
+    match (session, &target.plain) {
+        (HttpSession::H1(mut session), Some(plain)) => {
+            session.respect_keepalive();
+            if let Some(stream) = session.reuse().await {
+                plain.keep(stream);
+            }
+        }
+        (session, _) => connector.release_http_session(session, &target.peer, Some(upstream.idle_timeout)).await,
+    }
+}

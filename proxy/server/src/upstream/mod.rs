@@ -1,0 +1,9 @@
+//! Connections to backends: plaintext HTTP/1.1 by our own short path, TLS and HTTP/2 by pingora's
+//! connector.
+
+mod connect;
+mod idle;
+mod joined;
+
+pub(crate) use connect::{Link, connect, release};
+pub(crate) use idle::IdleLinks;
