@@ -9,4 +9,7 @@
 
 mod stage;
 
+mod reload;
+mod reload_under_load;
+
 mod hostile;

@@ -1,7 +1,7 @@
 //! The one task that changes the live configuration.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
@@ -71,6 +71,8 @@ pub(crate) struct Reloader {
     file: Option<PathBuf>,
     certificates: BTreeMap<String, Arc<LiveCertificate>>,
     prints: Fingerprints,
+    /// The files of the config read last, good or not: those that may make it good change, too.
+    watched: Vec<PathBuf>,
     seen: [u8; 32],
     number: u64,
 }
@@ -82,8 +84,17 @@ impl Reloader {
         file: Option<PathBuf>,
         certificates: BTreeMap<String, Arc<LiveCertificate>>,
     ) -> Self {
-        let number = runtime.snapshot().number;
-        let mut reloader = Self { runtime, file, certificates, prints: Fingerprints::default(), seen: [0; 32], number };
+        let live = runtime.snapshot();
+        let watched = file.as_deref().map(|file| files(file, &Origin::of(file).folder, &live.config));
+        let mut reloader = Self {
+            runtime,
+            file,
+            certificates,
+            prints: Fingerprints::default(),
+            watched: watched.unwrap_or_default(),
+            seen: [0; 32],
+            number: live.number,
+        };
         reloader.seen = reloader.fingerprint();
         reloader
     }
@@ -112,10 +123,7 @@ impl Reloader {
     }
 
     fn fingerprint(&mut self) -> [u8; 32] {
-        let Some(file) = &self.file else { return [0; 32] };
-        let folder = Origin::of(file).folder;
-        let files = files(file, &folder, &self.runtime.snapshot().config);
-        self.prints.of(&files)
+        self.prints.of(&self.watched)
     }
 
     /// Whether the files differ from those seen last, once they have come to rest.
@@ -145,20 +153,33 @@ impl Reloader {
         let runtime = Arc::clone(&self.runtime);
         let number = self.number + 1;
         let certificates = self.certificates.clone();
+        let mut prints = std::mem::take(&mut self.prints);
         // Compiling takes its time and must not hold up exchanges.
         let built = tokio::task::spawn_blocking(move || {
-            let (config, text) = weir_config::load(&file)?;
-            let live = runtime.snapshot();
-            let compiler =
-                Compiler { host: &runtime.host, fleet: &runtime.fleet, origin: &origin, previous: Some(&live) };
-            let snapshot = compiler.compile(config, Arc::from(text), number)?;
-            renew(&certificates, &snapshot, &origin)?;
-            Ok::<_, Vec<ConfigError>>(snapshot)
+            let loaded = load(&file, &origin, &mut prints);
+            let (watched, seen) = (loaded.watched, loaded.seen);
+            let compiled = loaded.config.and_then(|(config, text)| {
+                let live = runtime.snapshot();
+                let compiler =
+                    Compiler { host: &runtime.host, fleet: &runtime.fleet, origin: &origin, previous: Some(&live) };
+                let snapshot = compiler.compile(config, Arc::from(text), number)?;
+                renew(&certificates, &snapshot, &origin)?;
+                Ok::<_, Vec<ConfigError>>(snapshot)
+            });
+            (prints, watched, seen, compiled)
         });
-        match built.await {
-            Ok(Ok(snapshot)) => self.go_live(Arc::new(snapshot), why),
-            Ok(Err(errors)) => self.reject(errors.iter().map(ToString::to_string).collect()),
-            Err(error) => self.reject(vec![format!("the config could not be compiled: {error}")]),
+        let (prints, watched, seen, compiled) = match built.await {
+            Ok(built) => built,
+            Err(error) => return self.reject(vec![format!("the config could not be compiled: {error}")]),
+        };
+        self.prints = prints;
+        if let Some(watched) = watched {
+            self.watched = watched;
+            self.seen = seen;
+        }
+        match compiled {
+            Ok(snapshot) => self.go_live(Arc::new(snapshot), why),
+            Err(errors) => self.reject(errors.iter().map(ToString::to_string).collect()),
         }
     }
 
@@ -182,8 +203,6 @@ impl Reloader {
         }
         self.runtime.metrics.reloaded("applied", snapshot.number);
         tracing::info!(number = snapshot.number, why, ?changes, needs_restart = ?difference.boot, "config is live");
-        // The new config may name other files than the old one did.
-        self.seen = self.fingerprint();
         Reply::Applied { number: snapshot.number, changes, needs_restart: difference.boot }
     }
 
@@ -239,6 +258,34 @@ impl Reloader {
             let reason = format!("filter `{filter}` tripped its breaker soon after it went live");
             self.roll_back(None, "breaker");
             self.runtime.history.lock().rejected = Some(Rejected { at_unix_ms: unix_ms(), errors: vec![reason] });
+        }
+    }
+}
+
+/// A config as it was read.
+struct Loaded {
+    config: Result<(Config, String), Vec<ConfigError>>,
+    /// The files it is made of; none when it has no form to tell them.
+    watched: Option<Vec<PathBuf>>,
+    /// Their fingerprint from before modules and keys are read: what changes from then on is seen
+    /// at the next look.
+    seen: [u8; 32],
+}
+
+fn load(file: &Path, origin: &Origin, prints: &mut Fingerprints) -> Loaded {
+    let mut looks = 0;
+    loop {
+        let (config, text) = match weir_config::load(file) {
+            Ok(loaded) => loaded,
+            Err(errors) => return Loaded { config: Err(errors), watched: None, seen: [0; 32] },
+        };
+        let watched = files(file, &origin.folder, &config);
+        let seen = prints.of(&watched);
+        looks += 1;
+        // Otherwise it was written in between, and the fingerprint is not of this text.
+        let same = std::fs::read_to_string(file).is_ok_and(|now| now == text);
+        if same || looks >= SETTLE_LOOKS_MAX {
+            return Loaded { config: Ok((config, text)), watched: Some(watched), seen };
         }
     }
 }
