@@ -110,6 +110,34 @@ class Clients(unittest.TestCase):
         self.assertIn(reasons[-1], ("stop", "length"))
         self.assertEqual(chunks[-1].usage.completion_tokens, 5)
 
+    def test_tools(self):
+        tool = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+        answer = self.client().chat.completions.create(
+            model="demo/sim", messages=MESSAGES, tools=[tool], tool_choice="auto"
+        )
+        self.assertEqual(answer.model, "demo/sim")
+
+    def test_responses(self):
+        answer = self.client().responses.create(model="demo/sim", input="hi")
+        self.assertEqual(answer.model, "demo/sim")
+        self.assertTrue(answer.output_text)
+
+    def test_responses_stream(self):
+        events = list(self.client().responses.create(model="demo/sim", input="hi", stream=True))
+        self.assertEqual(events[0].type, "response.created")
+        self.assertEqual(events[-1].type, "response.completed")
+        self.assertEqual(events[-1].response.model, "demo/sim")
+
+    def test_embeddings(self):
+        answer = self.client().embeddings.create(model="demo/sim", input=["a", "b"])
+        self.assertEqual([each.index for each in answer.data], [0, 1])
+        self.assertTrue(answer.data[0].embedding)
+
+    def test_model(self):
+        self.assertEqual(self.client().models.retrieve("demo/sim").id, "demo/sim")
+        with self.assertRaises(openai.NotFoundError):
+            self.client().models.retrieve("demo/none")
+
     def test_stream_left_early(self):
         with self.client().chat.completions.create(
             model="demo/sim", messages=MESSAGES, max_tokens=500, stream=True

@@ -49,7 +49,7 @@ impl ConfigText {
         self
     }
 
-    /// Further tables.
+    /// Further tables; `{endpoint}` in them stands for the first endpoint.
     #[must_use]
     pub fn more(mut self, tables: &str) -> Self {
         append(&mut self.more, tables);
@@ -78,7 +78,9 @@ impl ConfigText {
             "[functions.demo.models.sim]\ncluster = \"sim\"\nupstream_model = \"sim\"",
         );
         append(&mut text, &self.model);
-        append(&mut text, &self.more);
+        let first = self.endpoints.first().map(ToString::to_string);
+        let more = self.more.replace("{endpoint}", &first.unwrap_or_default());
+        append(&mut text, &more);
         text
     }
 }
@@ -103,7 +105,8 @@ name = "main"
 listen = "{listen}"
 "#;
 
-/// The key is the one of the demo config, by its hash.
+/// The key is the one of the demo config, by its hash. The filters have more time than by default:
+/// it is measured by the clock on the wall, and the tests keep every core busy.
 const MIDDLE: &str = r#"
 [[key_tables.demo.keys]]
 id = "demo"
@@ -112,17 +115,21 @@ tenant = "demo"
 
 [filters.auth]
 module = "builtin:auth"
+limits = { request_ms = 2000, event_ms = 2000, init_ms = 10000 }
 config = { key_table = "demo" }
 grants = { read_headers = ["authorization"], key_tables = ["demo"] }
 [filters.token-limit]
 module = "builtin:token-limit"
+limits = { request_ms = 2000, event_ms = 2000, init_ms = 10000 }
 config = { default = "1000000000-S" }
 grants = { limiters = true }
 [filters.session-affinity]
 module = "builtin:session-affinity"
+limits = { request_ms = 2000, event_ms = 2000, init_ms = 10000 }
 grants = { read_headers = ["x-multi-turn-session-id"], write_headers = ["x-multi-turn-session-id"] }
 [filters.routing-method]
 module = "builtin:routing-method"
+limits = { request_ms = 2000, event_ms = 2000, init_ms = 10000 }
 config = { default = "round_robin" }
 
 [pipelines.default]

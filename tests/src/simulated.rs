@@ -79,7 +79,7 @@ impl Simulated {
     /// # Panics
     /// When it is not within the deadline.
     pub async fn wait_for(&self, pointer: &str, expected: u64) {
-        let what = format!("{pointer} to be {expected}");
+        let what = format!("{pointer} of {} to be {expected}", self.address);
         wait_until(&what, async || self.count(pointer).await == expected).await;
     }
 }

@@ -2,9 +2,7 @@
 
 use http::Method;
 use serde_json::{Value, json};
-use weir_tests::caller::{
-    Answer, chat, chat_body, get, post, request, send, whole, with_header,
-};
+use weir_tests::caller::{Answer, chat, chat_body, get, post, request, send, whole, with_header};
 use weir_tests::config_text::{ConfigText, KEY};
 use weir_tests::gateway::Gateway;
 use weir_tests::simulated::Simulated;
@@ -19,15 +17,29 @@ async fn a_chat_completion() {
         let answer = speaks.ask(&gateway, chat("")).await;
         assert_eq!(answer.status, 200, "{speaks:?}: {}", answer.text());
         let body = answer.json();
-        assert_eq!(body["model"], "demo/sim", "{speaks:?}: the caller's own word for it");
+        assert_eq!(
+            body["model"], "demo/sim",
+            "{speaks:?}: the caller's own word for it"
+        );
         assert_eq!(body["object"], "chat.completion");
-        assert!(!body["choices"][0]["message"]["content"].as_str().unwrap().is_empty());
+        assert!(
+            !body["choices"][0]["message"]["content"]
+                .as_str()
+                .unwrap()
+                .is_empty()
+        );
         assert_eq!(answer.header("content-type"), "application/json");
-        assert_eq!(answer.header("content-length"), answer.body.len().to_string());
+        assert_eq!(
+            answer.header("content-length"),
+            answer.body.len().to_string()
+        );
         assert_eq!(answer.header("x-request-id").len(), 36, "{speaks:?}");
         let seen = simulated.last_request().await;
         let sent: Value = serde_json::from_str(seen["body"].as_str().unwrap()).unwrap();
-        assert_eq!(sent, json!({"model": "sim", "messages": [{"role": "user", "content": "hi"}]}));
+        assert_eq!(
+            sent,
+            json!({"model": "sim", "messages": [{"role": "user", "content": "hi"}]})
+        );
     }
 }
 
@@ -35,14 +47,28 @@ async fn a_chat_completion() {
 async fn a_streamed_chat_completion() {
     let (gateway, simulated) = demo().await;
     for speaks in Speaks::BOTH {
-        let answer = speaks.ask(&gateway, chat(r#""stream":true,"max_tokens":5"#)).await;
+        let answer = speaks
+            .ask(&gateway, chat(r#""stream":true,"max_tokens":5"#))
+            .await;
         assert_eq!(answer.status, 200, "{speaks:?}: {}", answer.text());
-        assert!(answer.header("content-type").starts_with("text/event-stream"));
+        assert!(
+            answer
+                .header("content-type")
+                .starts_with("text/event-stream")
+        );
         let mut events = answer.events();
         assert_eq!(events.pop().unwrap().data, "[DONE]", "{speaks:?}");
-        let text = |chunk: &Value| chunk["choices"][0]["delta"]["content"].as_str().map(str::to_owned);
+        let text = |chunk: &Value| {
+            chunk["choices"][0]["delta"]["content"]
+                .as_str()
+                .map(str::to_owned)
+        };
         let chunks: Vec<Value> = events.iter().map(|event| event.json()).collect();
-        let words: Vec<_> = chunks.iter().filter_map(text).filter(|text| !text.is_empty()).collect();
+        let words: Vec<_> = chunks
+            .iter()
+            .filter_map(text)
+            .filter(|text| !text.is_empty())
+            .collect();
         assert_eq!(words.len(), 5, "{speaks:?}: {chunks:?}");
         for chunk in &chunks {
             assert_eq!(chunk["model"], "demo/sim", "{speaks:?}");
@@ -57,8 +83,18 @@ async fn a_streamed_chat_completion() {
 async fn the_other_apis() {
     let (gateway, _simulated) = demo().await;
     let cases = [
-        ("/v1/responses", r#"{"model":"demo/sim","input":"hi"}"#, "/object", json!("response")),
-        ("/v1/embeddings", r#"{"model":"demo/sim","input":["a","b"]}"#, "/data/1/index", json!(1)),
+        (
+            "/v1/responses",
+            r#"{"model":"demo/sim","input":"hi"}"#,
+            "/object",
+            json!("response"),
+        ),
+        (
+            "/v1/embeddings",
+            r#"{"model":"demo/sim","input":["a","b"]}"#,
+            "/data/1/index",
+            json!(1),
+        ),
         (
             "/v1/messages",
             r#"{"model":"demo/sim","max_tokens":4,"messages":[{"role":"user","content":"hi"}]}"#,
@@ -76,7 +112,11 @@ async fn the_other_apis() {
         }
     }
     let streams = [
-        ("/v1/responses", r#"{"model":"demo/sim","input":"hi","stream":true}"#, "response.completed"),
+        (
+            "/v1/responses",
+            r#"{"model":"demo/sim","input":"hi","stream":true}"#,
+            "response.completed",
+        ),
         (
             "/v1/messages",
             r#"{"model":"demo/sim","max_tokens":4,"messages":[{"role":"user","content":"hi"}],"stream":true}"#,
@@ -87,7 +127,11 @@ async fn the_other_apis() {
         let answer = send(gateway.address(), post(path, body)).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
         assert_eq!(answer.events().last().unwrap().name, last, "{path}");
-        assert!(!answer.text().contains(r#""model":"sim""#), "{path}: {}", answer.text());
+        assert!(
+            !answer.text().contains(r#""model":"sim""#),
+            "{path}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -109,20 +153,40 @@ cluster = "sim"
     let ids = |answer: &Answer| -> Vec<String> {
         let body = answer.json();
         let models = body["data"].as_array().unwrap();
-        models.iter().map(|model| model["id"].as_str().unwrap().to_owned()).collect()
+        models
+            .iter()
+            .map(|model| model["id"].as_str().unwrap().to_owned())
+            .collect()
     };
     for path in ["/v1/models", "/v1/models/"] {
         let all = send(gateway.address(), get(path)).await;
-        assert_eq!((all.status, ids(&all)), (200, vec!["demo/other".to_owned(), "demo/sim".to_owned()]));
+        assert_eq!(
+            (all.status, ids(&all)),
+            (200, vec!["demo/other".to_owned(), "demo/sim".to_owned()])
+        );
     }
-    for path in ["/v1/models/demo/sim", "/v1/models/demo%2Fsim", "/v1/models/demo%2fsim"] {
+    for path in [
+        "/v1/models/demo/sim",
+        "/v1/models/demo%2Fsim",
+        "/v1/models/demo%2fsim",
+    ] {
         let one = send(gateway.address(), get(path)).await;
         assert_eq!(one.status, 200, "{path}: {}", one.text());
-        assert_eq!((one.json()["id"].clone(), one.json()["object"].clone()), (json!("demo/sim"), json!("model")));
+        assert_eq!(
+            (one.json()["id"].clone(), one.json()["object"].clone()),
+            (json!("demo/sim"), json!("model"))
+        );
     }
     let none = send(gateway.address(), get("/v1/models/demo/none")).await;
-    assert_eq!((none.status, none.code()), (404, "model_not_found".to_owned()));
-    let nobody = send(gateway.address(), with_header(get("/v1/models"), "authorization", None)).await;
+    assert_eq!(
+        (none.status, none.code()),
+        (404, "model_not_found".to_owned())
+    );
+    let nobody = send(
+        gateway.address(),
+        with_header(get("/v1/models"), "authorization", None),
+    )
+    .await;
     assert_eq!(nobody.status, 401, "{}", nobody.text());
 
     let narrow = |request| with_header(request, "authorization", Some("Bearer narrow-key"));
@@ -131,9 +195,18 @@ cluster = "sim"
     let hidden = send(gateway.address(), narrow(get("/v1/models/demo/sim"))).await;
     assert_eq!(hidden.status, 404, "{}", hidden.text());
     let denied = send(gateway.address(), narrow(chat(""))).await;
-    assert_eq!((denied.status, denied.code()), (403, "model_not_allowed".to_owned()), "{}", denied.text());
+    assert_eq!(
+        (denied.status, denied.code()),
+        (403, "model_not_allowed".to_owned()),
+        "{}",
+        denied.text()
+    );
     let body = chat_body("demo/other", "");
-    let allowed = send(gateway.address(), narrow(post("/v1/chat/completions", body))).await;
+    let allowed = send(
+        gateway.address(),
+        narrow(post("/v1/chat/completions", body)),
+    )
+    .await;
     assert_eq!(allowed.status, 200, "{}", allowed.text());
 }
 
@@ -144,41 +217,150 @@ async fn refusals_in_the_words_of_the_api() {
     let body = |body: &str| post("/v1/chat/completions", body.to_owned());
     let cases = [
         ("no key", keyed(None), 401, "missing_api_key"),
-        ("a wrong key", keyed(Some("Bearer nobody")), 401, "invalid_api_key"),
-        ("another scheme", keyed(Some("Basic eDp5")), 401, "missing_api_key"),
-        ("a wrong key and a bad body", with_header(body("{"), "authorization", None), 401, "missing_api_key"),
-        ("an unknown model", body(&chat_body("demo/none", "")), 404, "model_not_found"),
-        ("an unknown function", body(&chat_body("none/sim", "")), 404, "model_not_found"),
-        ("no slash", body(&chat_body("sim", "")), 400, "invalid_model"),
-        ("nothing before the slash", body(&chat_body("/sim", "")), 400, "invalid_model"),
-        ("nothing behind the slash", body(&chat_body("demo/", "")), 400, "invalid_model"),
+        (
+            "a wrong key",
+            keyed(Some("Bearer nobody")),
+            401,
+            "invalid_api_key",
+        ),
+        (
+            "another scheme",
+            keyed(Some("Basic eDp5")),
+            401,
+            "missing_api_key",
+        ),
+        (
+            "a wrong key and a bad body",
+            with_header(body("{"), "authorization", None),
+            401,
+            "missing_api_key",
+        ),
+        (
+            "an unknown model",
+            body(&chat_body("demo/none", "")),
+            404,
+            "model_not_found",
+        ),
+        (
+            "an unknown function",
+            body(&chat_body("none/sim", "")),
+            404,
+            "model_not_found",
+        ),
+        (
+            "no slash",
+            body(&chat_body("sim", "")),
+            400,
+            "invalid_model",
+        ),
+        (
+            "nothing before the slash",
+            body(&chat_body("/sim", "")),
+            400,
+            "invalid_model",
+        ),
+        (
+            "nothing behind the slash",
+            body(&chat_body("demo/", "")),
+            400,
+            "invalid_model",
+        ),
         ("no JSON", body("{"), 400, "invalid_json"),
         ("two values", body("{} {}"), 400, "invalid_json"),
         ("an array", body("[]"), 400, "invalid_json"),
         ("nothing", body(""), 400, "invalid_json"),
-        ("no model", body(r#"{"messages":[{"role":"user","content":"x"}]}"#), 400, "missing_model"),
-        ("no messages", body(r#"{"model":"demo/sim"}"#), 400, "missing_messages"),
-        ("two models", body(r#"{"model":"demo/sim","messages":[],"model":"demo/x"}"#), 400, "duplicate_member"),
-        ("two models, one in disguise", body(r#"{"model":"demo/sim","m\u006fdel":"demo/x"}"#), 400, "duplicate_member"),
-        ("another letter case", body(r#"{"Model":"demo/sim","messages":[]}"#), 400, "duplicate_member"),
-        ("a number for the model", body(r#"{"model":5,"messages":[]}"#), 400, "invalid_type"),
-        ("text for stream", body(&chat_body("demo/sim", r#""stream":"yes""#)), 400, "invalid_type"),
-        ("text for max_tokens", body(&chat_body("demo/sim", r#""max_tokens":"many""#)), 400, "invalid_type"),
-        ("a wrong method", get("/v1/chat/completions"), 405, "method_not_allowed"),
-        ("another wrong method", request(Method::DELETE, "/v1/models", whole("")), 405, "method_not_allowed"),
+        (
+            "no model",
+            body(r#"{"messages":[{"role":"user","content":"x"}]}"#),
+            400,
+            "missing_model",
+        ),
+        (
+            "no messages",
+            body(r#"{"model":"demo/sim"}"#),
+            400,
+            "missing_messages",
+        ),
+        (
+            "two models",
+            body(r#"{"model":"demo/sim","messages":[],"model":"demo/x"}"#),
+            400,
+            "duplicate_member",
+        ),
+        (
+            "two models, one in disguise",
+            body(r#"{"model":"demo/sim","m\u006fdel":"demo/x"}"#),
+            400,
+            "duplicate_member",
+        ),
+        (
+            "another letter case",
+            body(r#"{"Model":"demo/sim","messages":[]}"#),
+            400,
+            "duplicate_member",
+        ),
+        (
+            "a number for the model",
+            body(r#"{"model":5,"messages":[]}"#),
+            400,
+            "invalid_type",
+        ),
+        (
+            "text for stream",
+            body(&chat_body("demo/sim", r#""stream":"yes""#)),
+            400,
+            "invalid_type",
+        ),
+        (
+            "text for max_tokens",
+            body(&chat_body("demo/sim", r#""max_tokens":"many""#)),
+            400,
+            "invalid_type",
+        ),
+        (
+            "a wrong method",
+            get("/v1/chat/completions"),
+            405,
+            "method_not_allowed",
+        ),
+        (
+            "another wrong method",
+            request(Method::DELETE, "/v1/models", whole("")),
+            405,
+            "method_not_allowed",
+        ),
         ("an unknown path", get("/nope"), 404, "path_not_found"),
     ];
     for (what, request, status, code) in cases {
         let answer = send(gateway.address(), request).await;
-        assert_eq!((answer.status, answer.code().as_str()), (status, code), "{what}: {}", answer.text());
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            (status, code),
+            "{what}: {}",
+            answer.text()
+        );
         let error = &answer.json()["error"];
-        assert!(error["message"].as_str().is_some_and(|message| message.len() > 8), "{what}: {error}");
-        assert!(error["type"].as_str().is_some_and(|kind| kind.ends_with("_error")), "{what}: {error}");
+        assert!(
+            error["message"]
+                .as_str()
+                .is_some_and(|message| message.len() > 8),
+            "{what}: {error}"
+        );
+        assert!(
+            error["type"]
+                .as_str()
+                .is_some_and(|kind| kind.ends_with("_error")),
+            "{what}: {error}"
+        );
         assert!(error.get("param").is_some(), "{what}: {error}");
         assert_eq!(answer.header("content-type"), "application/json", "{what}");
         assert!(!answer.header("x-request-id").is_empty(), "{what}");
     }
-    assert_eq!(simulated.chats().await, 0, "nothing of this reached a model server");
+    assert_eq!(
+        simulated.chats().await,
+        0,
+        "nothing of this reached a model server"
+    );
     let allow = send(gateway.address(), get("/v1/chat/completions")).await;
     assert_eq!(allow.header("allow"), "POST");
     let challenged = send(gateway.address(), keyed(None)).await;
@@ -189,7 +371,11 @@ async fn refusals_in_the_words_of_the_api() {
 async fn refusals_in_the_words_of_messages() {
     let (gateway, _simulated) = demo().await;
     let cases = [
-        (r#"{"model":"demo/none","max_tokens":4,"messages":[{"role":"user","content":"hi"}]}"#, 404, "not_found_error"),
+        (
+            r#"{"model":"demo/none","max_tokens":4,"messages":[{"role":"user","content":"hi"}]}"#,
+            404,
+            "not_found_error",
+        ),
         ("{", 400, "invalid_request_error"),
     ];
     for (body, status, kind) in cases {
@@ -197,20 +383,41 @@ async fn refusals_in_the_words_of_messages() {
         let answer = send(gateway.address(), request).await;
         assert_eq!(answer.status, status, "{}", answer.text());
         let body = answer.json();
-        assert_eq!((&body["type"], &body["error"]["type"]), (&json!("error"), &json!(kind)), "{body}");
+        assert_eq!(
+            (&body["type"], &body["error"]["type"]),
+            (&json!("error"), &json!(kind)),
+            "{body}"
+        );
         assert_eq!(body["request_id"], "id-7", "{body}");
     }
     let body = r#"{"model":"demo/sim","max_tokens":4,"messages":[{"role":"user","content":"hi"}]}"#;
-    let answer = send(gateway.address(), with_header(post("/v1/messages", body), "authorization", None)).await;
-    assert_eq!((answer.status, &answer.json()["error"]["type"]), (401, &json!("authentication_error")));
+    let answer = send(
+        gateway.address(),
+        with_header(post("/v1/messages", body), "authorization", None),
+    )
+    .await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["type"]),
+        (401, &json!("authentication_error"))
+    );
 }
 
 #[tokio::test]
 async fn a_path_the_model_does_not_serve() {
-    let (gateway, simulated) = demo_with(|config| config.model(r#"uris = ["/v1/embeddings"]"#)).await;
+    let (gateway, simulated) =
+        demo_with(|config| config.model(r#"uris = ["/v1/embeddings"]"#)).await;
     let refused = send(gateway.address(), chat("")).await;
-    assert_eq!((refused.status, refused.code()), (400, "endpoint_not_supported".to_owned()), "{}", refused.text());
-    let served = send(gateway.address(), post("/v1/embeddings", r#"{"model":"demo/sim","input":"a"}"#)).await;
+    assert_eq!(
+        (refused.status, refused.code()),
+        (400, "endpoint_not_supported".to_owned()),
+        "{}",
+        refused.text()
+    );
+    let served = send(
+        gateway.address(),
+        post("/v1/embeddings", r#"{"model":"demo/sim","input":"a"}"#),
+    )
+    .await;
     assert_eq!(served.status, 200, "{}", served.text());
     assert_eq!(simulated.chats().await, 0);
 }
@@ -218,7 +425,10 @@ async fn a_path_the_model_does_not_serve() {
 /// What the model server saw of a header; empty when it saw none.
 async fn seen(simulated: &Simulated, name: &str) -> String {
     let last = simulated.last_request().await;
-    last["headers"][name].as_str().unwrap_or_default().to_owned()
+    last["headers"][name]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 #[tokio::test]
@@ -257,9 +467,16 @@ async fn headers_on_the_way_in() {
     let named = with_header(chat(""), "x-private", Some("1"));
     let named = with_header(named, "connection", Some("keep-alive, x-private"));
     assert_eq!(send(gateway.address(), named).await.status, 200);
-    assert_eq!(seen(&simulated, "x-private").await, "", "named by `connection`");
+    assert_eq!(
+        seen(&simulated, "x-private").await,
+        "",
+        "named by `connection`"
+    );
     assert!(!seen(&simulated, "connection").await.contains("x-private"));
-    assert_eq!(seen(&simulated, "host").await, simulated.address().to_string());
+    assert_eq!(
+        seen(&simulated, "host").await,
+        simulated.address().to_string()
+    );
 }
 
 #[tokio::test]
@@ -279,7 +496,13 @@ async fn headers_on_the_way_out() {
         assert_eq!(answer.status, 200, "{speaks:?}: {}", answer.text());
         assert_eq!(answer.header("x-kept"), "1");
         assert_eq!(answer.header("x-request-id"), "mine-2", "{speaks:?}");
-        for internal in ["x-weir-secret", "x-stargate-x", "x-inference-server-id", "x-private", "keep-alive"] {
+        for internal in [
+            "x-weir-secret",
+            "x-stargate-x",
+            "x-inference-server-id",
+            "x-private",
+            "keep-alive",
+        ] {
             assert_eq!(answer.header(internal), "", "{speaks:?} {internal}");
         }
     }
@@ -310,13 +533,23 @@ cluster = "keyed"
         ("demo/keyed", "Bearer the-providers-key".to_owned()),
     ];
     for (model, expected) in cases {
-        let answer = send(gateway.address(), post("/v1/chat/completions", chat_body(model, ""))).await;
+        let answer = send(
+            gateway.address(),
+            post("/v1/chat/completions", chat_body(model, "")),
+        )
+        .await;
         assert_eq!(answer.status, 200, "{model}: {}", answer.text());
         assert_eq!(seen(&simulated, "authorization").await, expected, "{model}");
     }
     let config = gateway.admin("/config").await.text();
-    assert!(!config.contains("the-providers-key"), "a secret in the admin's view: {config}");
-    assert!(!gateway.log().contains("the-providers-key"), "a secret in the log");
+    assert!(
+        !config.contains("the-providers-key"),
+        "a secret in the admin's view: {config}"
+    );
+    assert!(
+        !gateway.log().contains("the-providers-key"),
+        "a secret in the log"
+    );
 }
 
 #[tokio::test]
@@ -324,7 +557,11 @@ async fn traces_are_joined() {
     let (gateway, simulated) = demo().await;
     let parts = |value: String| -> Vec<String> { value.split('-').map(str::to_owned).collect() };
     let given = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-    send(gateway.address(), with_header(chat(""), "traceparent", Some(given))).await;
+    send(
+        gateway.address(),
+        with_header(chat(""), "traceparent", Some(given)),
+    )
+    .await;
     let joined = parts(seen(&simulated, "traceparent").await);
     assert_eq!(joined[1], "0af7651916cd43dd8448eb211c80319c");
     assert_ne!(joined[2], "b7ad6b7169203331", "a span of its own");
@@ -332,6 +569,10 @@ async fn traces_are_joined() {
     for bad in [None, Some("00-zz-zz-01")] {
         send(gateway.address(), with_header(chat(""), "traceparent", bad)).await;
         let begun = parts(seen(&simulated, "traceparent").await);
-        assert_eq!((begun[1].len(), begun[2].len()), (32, 16), "{bad:?}: {begun:?}");
+        assert_eq!(
+            (begun[1].len(), begun[2].len()),
+            (32, 16),
+            "{bad:?}: {begun:?}"
+        );
     }
 }

@@ -1,1 +1,314 @@
-//! Placeholder of limits.
+//! Token budgets: exact under a crowd, settled by what was really used.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use weir_tests::caller::{Answer, Caller, chat, chat_body, next_bytes, post, send, with_header};
+use weir_tests::config_text::ConfigText;
+use weir_tests::gateway::Gateway;
+use weir_tests::simulated::Simulated;
+use weir_tests::upstream::{Connection, Upstream, answer, completion};
+
+use crate::demo::demo_with;
+
+/// What a request would cost by the gateway's own estimate, told by a refusal.
+fn estimate(refusal: &Answer) -> u64 {
+    let message = refusal.json()["error"]["message"]
+        .as_str()
+        .unwrap()
+        .to_owned();
+    let (_, rest) = message
+        .split_once("needs about ")
+        .unwrap_or_else(|| panic!("{message}"));
+    rest.split([' ', '.']).next().unwrap().parse().unwrap()
+}
+
+fn limited(budget: u64) -> String {
+    format!("token_rate_limit = \"{budget}-W\"")
+}
+
+/// What is left of a budget of which something has been used.
+async fn remaining(gateway: &Gateway, budget: u64) -> u64 {
+    let ask = async |max_tokens: u64| {
+        let body = chat_body("demo/sim", &format!(r#""max_tokens":{max_tokens}"#));
+        let refusal = send(gateway.address(), post("/v1/chat/completions", body)).await;
+        assert_eq!(refusal.status, 429, "{}", refusal.text());
+        refusal
+    };
+    let input = estimate(&ask(budget).await) - budget;
+    // The whole budget, to the token: refused when anything of it is gone.
+    let refusal = ask(budget - input).await;
+    assert_eq!(estimate(&refusal), budget);
+    refusal
+        .header("x-ratelimit-remaining-tokens")
+        .parse()
+        .unwrap()
+}
+
+/// Waits until so much is left; budgets refill by a token every half minute or slower.
+async fn wait_for_remaining(gateway: &Gateway, budget: u64, expected: u64) {
+    let what = format!("{expected} of {budget} to be left");
+    let condition = async |gateway: &Gateway| {
+        let left = remaining(gateway, budget).await;
+        assert!(
+            left <= expected + 2,
+            "{left} instead of {expected} are left"
+        );
+        left >= expected
+    };
+    gateway.wait_for(&what, condition).await;
+}
+
+/// A model server that answers nobody before it is told to.
+async fn gated() -> (Upstream, Arc<Semaphore>) {
+    let gate = Arc::new(Semaphore::new(0));
+    let opened = Arc::clone(&gate);
+    let upstream = Upstream::scripted(move |mut connection: Connection| {
+        let gate = Arc::clone(&opened);
+        async move {
+            while connection.request().await.is_ok() {
+                let Ok(_permit) = gate.acquire().await else {
+                    return;
+                };
+                connection
+                    .send(answer("200 OK", "application/json", &completion("ok")))
+                    .await;
+            }
+        }
+    })
+    .await;
+    (upstream, gate)
+}
+
+#[tokio::test]
+async fn a_crowd_gets_exactly_the_budget() {
+    const CALLERS: usize = 1_000;
+    const ADMITTED: usize = 100;
+    /// What `completion` reports: 7 and 3 tokens.
+    const USED: u64 = 10;
+    let (upstream, gate) = gated().await;
+    let config = ConfigText::new(&[upstream.address()]).model(&limited(1));
+    let gateway = Gateway::start(&config.text()).await;
+    let request = || chat(r#""max_tokens":20"#);
+    let cost = estimate(&send(gateway.address(), request()).await);
+    assert!(cost > 20, "{cost}");
+    let budget = cost * ADMITTED as u64;
+    gateway.edit(|text| text.replace(&limited(1), &limited(budget)));
+    gateway
+        .wait_for("the budget", async |gateway| {
+            gateway.config_number().await == 2
+        })
+        .await;
+
+    let refused = Arc::new(AtomicUsize::new(0));
+    let mut crowd = JoinSet::new();
+    for _ in 0..CALLERS {
+        let (address, refused) = (gateway.address(), Arc::clone(&refused));
+        crowd.spawn(async move {
+            let answer = Caller::http1(address).await?.ask(request()).await?;
+            if answer.status == 429 {
+                refused.fetch_add(1, Ordering::SeqCst);
+            }
+            std::io::Result::Ok(answer)
+        });
+    }
+    // Nothing is settled before all have asked: no refund may let another one in.
+    gateway
+        .wait_for("the crowd to be sorted", async |_| {
+            refused.load(Ordering::SeqCst) >= CALLERS - ADMITTED && upstream.requests() >= ADMITTED
+        })
+        .await;
+    assert_eq!(
+        (refused.load(Ordering::SeqCst), upstream.requests()),
+        (CALLERS - ADMITTED, ADMITTED)
+    );
+    assert_eq!(
+        remaining(&gateway, budget).await,
+        0,
+        "all of it is reserved"
+    );
+    // Everybody may pass from now on.
+    gate.add_permits(CALLERS);
+    while let Some(answer) = crowd.join_next().await {
+        let answer = answer.unwrap().unwrap();
+        match answer.status {
+            200 => {}
+            429 => assert_eq!(answer.code(), "rate_limit_exceeded", "{}", answer.text()),
+            _ => panic!("{}: {}", answer.status, answer.text()),
+        }
+    }
+    assert_eq!(
+        (refused.load(Ordering::SeqCst), upstream.requests()),
+        (CALLERS - ADMITTED, ADMITTED)
+    );
+    wait_for_remaining(&gateway, budget, budget - USED * ADMITTED as u64).await;
+}
+
+#[tokio::test]
+async fn what_was_not_used_is_given_back() {
+    const BUDGET: u64 = 20_000;
+    let (gateway, simulated) = demo_with(|config| config.model(&limited(BUDGET))).await;
+    let first = send(gateway.address(), chat("")).await;
+    let mut left = BUDGET - first.json()["usage"]["total_tokens"].as_u64().unwrap();
+    wait_for_remaining(&gateway, BUDGET, left).await;
+    let free = [
+        ("bad", post("/v1/chat/completions", "{"), 400),
+        (
+            "unknown",
+            post("/v1/chat/completions", chat_body("demo/none", "")),
+            404,
+        ),
+        (
+            "failed",
+            with_header(chat(""), "x-sim-error", Some("500")),
+            500,
+        ),
+        (
+            "turned down",
+            with_header(chat(""), "x-sim-error", Some("400")),
+            400,
+        ),
+    ];
+    for (what, request, status) in free {
+        let answer = send(gateway.address(), request).await;
+        assert_eq!(answer.status, status, "{what}: {}", answer.text());
+        wait_for_remaining(&gateway, BUDGET, left).await;
+    }
+    // Answers cost what they report, not what was allowed.
+    for members in [
+        r#""max_tokens":5"#,
+        r#""max_tokens":7,"stream":true"#,
+        r#""max_tokens":4000"#,
+    ] {
+        let answer = send(gateway.address(), chat(members)).await;
+        assert_eq!(answer.status, 200, "{members}: {}", answer.text());
+        left -= match answer.header("content-type") {
+            "application/json" => answer.json()["usage"]["total_tokens"].as_u64().unwrap(),
+            _ => 7 + prompt_tokens(&simulated).await,
+        };
+        wait_for_remaining(&gateway, BUDGET, left).await;
+    }
+}
+
+/// What the model server counts for the prompt of [`chat`], asked directly.
+async fn prompt_tokens(simulated: &Simulated) -> u64 {
+    let answer = send(
+        simulated.address(),
+        post("/v1/chat/completions", chat_body("sim", "")),
+    )
+    .await;
+    answer.json()["usage"]["prompt_tokens"].as_u64().unwrap()
+}
+
+#[tokio::test]
+async fn refusals_say_when_to_come_back() {
+    let (gateway, _simulated) =
+        demo_with(|config| config.model("token_rate_limit = \"600-M,100000-D\"")).await;
+    let ask = async || {
+        let held = with_header(chat(r#""max_tokens":400"#), "x-sim-tokens", Some("400"));
+        send(gateway.address(), held).await
+    };
+    assert_eq!(ask().await.status, 200);
+    let refusal = ask().await;
+    assert_eq!(
+        (refusal.status, refusal.code().as_str()),
+        (429, "rate_limit_exceeded"),
+        "{}",
+        refusal.text()
+    );
+    let seconds: u64 = refusal.header("retry-after").parse().unwrap();
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    assert_eq!(refusal.header("x-ratelimit-limit-tokens"), "600");
+    let remaining: u64 = refusal
+        .header("x-ratelimit-remaining-tokens")
+        .parse()
+        .unwrap();
+    assert!((150..=250).contains(&remaining), "{remaining}");
+    assert!(refusal.header("x-ratelimit-reset-tokens").ends_with('s'));
+    assert_eq!(
+        refusal.header("x-should-retry"),
+        "",
+        "it is worth waiting for"
+    );
+    let error = &refusal.json()["error"];
+    assert_eq!(error["type"], "rate_limit_error");
+    let message = error["message"].as_str().unwrap();
+    assert!(message.contains("600 tokens per minute"), "{message}");
+
+    let body =
+        r#"{"model":"demo/sim","max_tokens":4000,"messages":[{"role":"user","content":"hi"}]}"#;
+    let refusal = send(gateway.address(), post("/v1/messages", body)).await;
+    assert_eq!(refusal.status, 429);
+    assert_eq!(
+        refusal.json()["error"]["type"],
+        "rate_limit_error",
+        "{}",
+        refusal.text()
+    );
+    assert_eq!(
+        refusal.header("x-should-retry"),
+        "false",
+        "waiting does not help"
+    );
+}
+
+#[tokio::test]
+async fn tenants_have_budgets_of_their_own() {
+    let keys = r#"
+[[key_tables.demo.keys]]
+id = "second"
+key = "second-key"
+tenant = "second"
+[[key_tables.demo.keys]]
+id = "colleague"
+key = "colleague-key"
+tenant = "demo"
+"#;
+    let (gateway, _simulated) = demo_with(|config| config.model(&limited(500)).more(keys)).await;
+    let ask = async |key: &str| {
+        let request = with_header(chat(r#""max_tokens":400"#), "x-sim-tokens", Some("400"));
+        send(
+            gateway.address(),
+            with_header(request, "authorization", Some(&format!("Bearer {key}"))),
+        )
+        .await
+        .status
+    };
+    assert_eq!(ask("weir-demo-key").await, 200);
+    assert_eq!(ask("weir-demo-key").await, 429);
+    assert_eq!(ask("colleague-key").await, 429, "the same tenant");
+    assert_eq!(ask("second-key").await, 200, "another tenant");
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_pays_for_what_was_made() {
+    const BUDGET: u64 = 20_000;
+    let (gateway, simulated) = demo_with(|config| config.model(&limited(BUDGET))).await;
+    let slow = with_header(
+        chat(r#""stream":true,"max_tokens":15000"#),
+        "x-sim-tps",
+        Some("200"),
+    );
+    let slow = with_header(slow, "x-sim-tokens", Some("15000"));
+    let mut caller = Caller::http1(gateway.address()).await.unwrap();
+    let mut answer = caller.open(slow).await.unwrap();
+    for _ in 0..10 {
+        assert!(next_bytes(&mut answer).await.unwrap().is_some());
+    }
+    let reserved = remaining(&gateway, BUDGET).await;
+    assert!(
+        reserved < 5_002,
+        "{reserved} are left while the answer is under way"
+    );
+    drop((answer, caller));
+    simulated.wait_for("/client_aborts", 1).await;
+    gateway
+        .wait_for("the rest to be given back", async |gateway| {
+            remaining(gateway, BUDGET).await > BUDGET / 2
+        })
+        .await;
+    let left = remaining(&gateway, BUDGET).await;
+    assert!(left < BUDGET, "what was made is charged");
+}

@@ -21,3 +21,5 @@ mod limits;
 mod passthrough;
 
 mod tls;
+
+mod clients;

@@ -12,7 +12,9 @@ use weir_tests::config_text::ConfigText;
 use weir_tests::events::Event;
 use weir_tests::gateway::{Gateway, wait_until};
 use weir_tests::simulated::{Settings, Simulated};
-use weir_tests::upstream::{Connection, LAST_CHUNK, STREAM_HEAD, Upstream, chat_event, chunk, delta};
+use weir_tests::upstream::{
+    Connection, LAST_CHUNK, STREAM_HEAD, Upstream, chat_event, chunk, delta,
+};
 
 use crate::demo::{Speaks, demo, demo_with};
 
@@ -39,16 +41,28 @@ fn assert_ends_in_error(api: &str, events: &[Event], code: &str) {
     match api {
         "chat" => assert_eq!(error["error"]["code"], code, "{last:?}"),
         "responses" => {
-            assert_eq!((last.name.as_str(), &error["type"]), ("error", &"error".into()), "{last:?}");
+            assert_eq!(
+                (last.name.as_str(), &error["type"]),
+                ("error", &"error".into()),
+                "{last:?}"
+            );
             assert_eq!(error["code"], code, "{last:?}");
         }
         _ => {
-            assert_eq!((last.name.as_str(), &error["type"]), ("error", &"error".into()), "{last:?}");
+            assert_eq!(
+                (last.name.as_str(), &error["type"]),
+                ("error", &"error".into()),
+                "{last:?}"
+            );
             assert_eq!(error["error"]["type"], "api_error", "{last:?}");
         }
     }
     let errors = |event: &&Event| event.name == "error" || !event.json()["error"].is_null();
-    assert_eq!(events.iter().filter(errors).count(), 0, "{api}: one error is enough: {events:?}");
+    assert_eq!(
+        events.iter().filter(errors).count(),
+        0,
+        "{api}: one error is enough: {events:?}"
+    );
 }
 
 #[tokio::test]
@@ -59,20 +73,28 @@ async fn an_upstream_killed_in_mid_stream() {
             let request = with_header(request, "x-sim-disconnect-after", Some("6"));
             let answer = speaks.ask(&gateway, request).await;
             assert_eq!(answer.status, 200, "{api}: {}", answer.text());
-            assert!(answer.events().len() >= 6, "{api}: what came before is kept: {}", answer.text());
+            assert!(
+                answer.events().len() >= 6,
+                "{api}: what came before is kept: {}",
+                answer.text()
+            );
             assert_ends_in_error(api, &answer.events(), "upstream_disconnected");
         }
     }
     gateway
         .wait_for("the ends to be counted", async |gateway| {
-            gateway.metric("weir_requests_total", &[r#"end="upstream_error""#]).await == 6.0
+            gateway
+                .metric("weir_requests_total", &[r#"end="upstream_error""#])
+                .await
+                == 6.0
         })
         .await;
 }
 
 #[tokio::test]
 async fn an_upstream_that_stalls() {
-    let (gateway, simulated) = demo_with(|config| config.cluster("between_bytes_timeout_ms = 300")).await;
+    let (gateway, simulated) =
+        demo_with(|config| config.cluster("between_bytes_timeout_ms = 300")).await;
     for (api, request) in streams() {
         let request = with_header(request, "x-sim-stall-after", Some("6"));
         let answer = send(gateway.address(), request).await;
@@ -89,19 +111,42 @@ async fn an_upstream_that_tells_of_its_error() {
     for (api, request) in streams() {
         let request = with_header(request, "x-sim-error-event", Some("2"));
         let answer = send(gateway.address(), request).await;
-        let errors = |event: &&Event| event.name == "error" || event.json()["error"].is_object() || event.name == "response.failed";
+        let errors = |event: &&Event| {
+            event.name == "error"
+                || event.json()["error"].is_object()
+                || event.name == "response.failed"
+        };
         let count = answer.events().iter().filter(errors).count();
-        assert_eq!(count, 1, "{api}: its own words, and no others: {}", answer.text());
-        assert!(!answer.text().contains("upstream_disconnected"), "{api}: {}", answer.text());
+        assert_eq!(
+            count,
+            1,
+            "{api}: its own words, and no others: {}",
+            answer.text()
+        );
+        assert!(
+            !answer.text().contains("upstream_disconnected"),
+            "{api}: {}",
+            answer.text()
+        );
     }
 }
 
 #[tokio::test]
 async fn a_caller_that_leaves_in_mid_stream() {
-    let slow = Settings { tokens_per_second: 20.0, output_tokens: 100_000, ..Settings::default() };
+    let slow = Settings {
+        tokens_per_second: 20.0,
+        output_tokens: 100_000,
+        ..Settings::default()
+    };
     let simulated = Simulated::with(slow).await;
     let gateway = Gateway::start(&ConfigText::new(&[simulated.address()]).text()).await;
     let mut left = 0;
+    let aborts = async |expected: u64| {
+        let condition = async |_: &Gateway| simulated.count("/client_aborts").await == expected;
+        gateway
+            .wait_for(&format!("{expected} aborts"), condition)
+            .await;
+    };
     for (api, request) in streams() {
         let request = with_header(request, "x-sim-ttft-ms", Some("1"));
         let mut caller = Caller::http1(gateway.address()).await.unwrap();
@@ -109,20 +154,23 @@ async fn a_caller_that_leaves_in_mid_stream() {
         assert!(next_bytes(&mut answer).await.unwrap().is_some(), "{api}");
         drop((answer, caller));
         left += 1;
-        simulated.wait_for("/client_aborts", left).await;
+        aborts(left).await;
     }
     // Over HTTP/2 the stream is reset and the connection goes on.
     let mut caller = Caller::http2(gateway.address()).await.unwrap();
     let mut answer = caller.open(chat(r#""stream":true"#)).await.unwrap();
     assert!(next_bytes(&mut answer).await.unwrap().is_some());
     drop(answer);
-    simulated.wait_for("/client_aborts", left + 1).await;
+    aborts(left + 1).await;
     let short = caller.ask(chat(r#""max_tokens":1"#)).await.unwrap();
     assert_eq!(short.status, 200, "{}", short.text());
     simulated.wait_for("/active", 0).await;
     gateway
         .wait_for("the ends to be counted", async |gateway| {
-            gateway.metric("weir_requests_total", &[r#"end="client_gone""#]).await == 4.0
+            gateway
+                .metric("weir_requests_total", &[r#"end="client_gone""#])
+                .await
+                == 4.0
         })
         .await;
     assert_eq!(gateway.metric("weir_requests_active", &[]).await, 0.0);
@@ -154,8 +202,14 @@ async fn usage_is_asked_for_and_hidden() {
     let cases = [
         (r#""stream":true"#, false),
         (r#""stream":true,"stream_options":{}"#, false),
-        (r#""stream":true,"stream_options":{"include_usage":false}"#, false),
-        (r#""stream":true,"stream_options":{"include_usage":true}"#, true),
+        (
+            r#""stream":true,"stream_options":{"include_usage":false}"#,
+            false,
+        ),
+        (
+            r#""stream":true,"stream_options":{"include_usage":true}"#,
+            true,
+        ),
     ];
     for (members, wanted) in cases {
         let answer = send(gateway.address(), chat(members)).await;
@@ -167,8 +221,16 @@ async fn usage_is_asked_for_and_hidden() {
         let with_usage = |event: &&Event| event.json()["usage"].is_object();
         let count = events.iter().filter(with_usage).count();
         assert_eq!(count, usize::from(wanted), "{members}: {}", answer.text());
-        let without_choice = |event: &&Event| event.json()["choices"].as_array().is_some_and(Vec::is_empty);
-        assert_eq!(events.iter().filter(without_choice).count(), usize::from(wanted), "{members}");
+        let without_choice = |event: &&Event| {
+            event.json()["choices"]
+                .as_array()
+                .is_some_and(Vec::is_empty)
+        };
+        assert_eq!(
+            events.iter().filter(without_choice).count(),
+            usize::from(wanted),
+            "{members}"
+        );
     }
     let tokens = simulated.count("/tokens").await;
     let counted = async |gateway: &Gateway| {
@@ -187,7 +249,10 @@ fn odd_stream() -> String {
     stream.push_str("\r\n: ping\r\n\r\n");
     // CRLF, and no space behind the colon.
     stream.push_str(&delta("!").replace("data: ", "data:").replace('\n', "\r\n"));
-    stream.push_str(&chat_event(r#"{"index":0,"delta":{},"finish_reason":"stop"}"#, ""));
+    stream.push_str(&chat_event(
+        r#"{"index":0,"delta":{},"finish_reason":"stop"}"#,
+        "",
+    ));
     stream.push_str("data: [DONE]\n\n");
     stream
 }
@@ -196,7 +261,10 @@ fn odd_stream() -> String {
 async fn events_cut_up_anywhere() {
     let upstream = Upstream::scripted(async |mut connection: Connection| {
         while let Ok(request) = connection.request().await {
-            let size = request.head.lines().find_map(|line| line.strip_prefix("x-size: "));
+            let size = request
+                .head
+                .lines()
+                .find_map(|line| line.strip_prefix("x-size: "));
             let size: usize = size.unwrap().parse().unwrap();
             connection.send(STREAM_HEAD).await;
             for piece in odd_stream().as_bytes().chunks(size) {
@@ -214,11 +282,18 @@ async fn events_cut_up_anywhere() {
         let events = answer.events();
         let text: String = events
             .iter()
-            .filter_map(|event| event.json()["choices"][0]["delta"]["content"].as_str().map(str::to_owned))
+            .filter_map(|event| {
+                event.json()["choices"][0]["delta"]["content"]
+                    .as_str()
+                    .map(str::to_owned)
+            })
             .collect();
         assert_eq!(text, "Grüße, 世界 é\n!", "{size}: {}", answer.text());
         assert_eq!(events.last().unwrap().data, "[DONE]", "{size}");
-        let models = events.iter().filter(|event| event.json()["model"] == "demo/sim").count();
+        let models = events
+            .iter()
+            .filter(|event| event.json()["model"] == "demo/sim")
+            .count();
         assert_eq!(models, 6, "{size}: {}", answer.text());
     }
 }
@@ -241,7 +316,11 @@ async fn an_event_without_end() {
     let answer = send(gateway.address(), chat(r#""stream":true"#)).await;
     assert!(answer.text().contains("before"));
     assert_ends_in_error("chat", &answer.events(), "event_too_large");
-    assert!(answer.body.len() < 100_000, "nothing of it is passed on: {}", answer.body.len());
+    assert!(
+        answer.body.len() < 100_000,
+        "nothing of it is passed on: {}",
+        answer.body.len()
+    );
 }
 
 #[tokio::test]
@@ -249,7 +328,10 @@ async fn a_stream_that_ends_without_an_end() {
     let cases = [
         ("nothing at all", String::new()),
         ("no finish", delta("a")),
-        ("an event cut in the middle", format!("{}data: {{\"id", delta("a"))),
+        (
+            "an event cut in the middle",
+            format!("{}data: {{\"id", delta("a")),
+        ),
     ];
     for (what, stream) in cases {
         let mut bytes = STREAM_HEAD.as_bytes().to_vec();
@@ -261,7 +343,11 @@ async fn a_stream_that_ends_without_an_end() {
         let gateway = Gateway::start(&ConfigText::new(&[upstream.address()]).text()).await;
         let answer = send(gateway.address(), chat(r#""stream":true"#)).await;
         assert_ends_in_error("chat", &answer.events(), "upstream_disconnected");
-        assert!(!answer.text().contains("data: {\"id\n"), "{what}: {}", answer.text());
+        assert!(
+            !answer.text().contains("data: {\"id\n"),
+            "{what}: {}",
+            answer.text()
+        );
     }
 }
 
@@ -306,12 +392,23 @@ async fn a_reader_that_does_not_read() {
     })
     .await;
     let taken = sent.load(Ordering::SeqCst);
-    assert!(taken < 64 << 20, "{taken} bytes were taken for a caller that takes none");
+    assert!(
+        taken < 64 << 20,
+        "{taken} bytes were taken for a caller that takes none"
+    );
     for _ in 0..20 {
         let answer = send(gateway.address(), chat(r#""stream":true"#)).await;
-        assert_eq!(answer.events().last().unwrap().data, "[DONE]", "beside a slow reader");
+        assert_eq!(
+            answer.events().last().unwrap().data,
+            "[DONE]",
+            "beside a slow reader"
+        );
     }
-    let grown = gateway.process().rss_bytes().unwrap().saturating_sub(before);
+    let grown = gateway
+        .process()
+        .rss_bytes()
+        .unwrap()
+        .saturating_sub(before);
     assert!(grown < 64 << 20, "memory has grown by {grown} bytes");
     drop(unread);
 }
