@@ -258,7 +258,7 @@ fn run_command(config: &Path) -> Command {
     command.arg("run").arg("--config").arg(config);
     // The default place of compiled filters is below the cache folder of the user.
     let cache = beside_tests().join("test-cache");
-    command.env("XDG_CACHE_HOME", cache).env_remove("WEIR_LOG");
+    command.env("XDG_CACHE_HOME", cache);
     command
 }
 
