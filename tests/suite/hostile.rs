@@ -12,7 +12,7 @@ use weir_tests::process::Signal;
 use weir_tests::simulated::{Settings, Simulated};
 
 use crate::stage::{
-    EVIL, Evil, alone, beside_others, chat, check, evil_chat, evil_config, folder_with,
+    EVIL, Evil, alone, beside_others, chat, check, evil_chat, evil_config, folder_with, logged,
 };
 
 /// What a deed in a phase counts as.
@@ -36,12 +36,9 @@ const MISDEEDS: [(&str, &str, &str); 14] = [
 fn misdeeds(lines: &str) -> Vec<Evil> {
     let filter = |(phase, deed, _): &(&str, &str, &str)| {
         let config = format!(r#"phase = "{phase}", only = "{deed}""#);
-        // Time is measured on the wall: on a busy machine only those that loop get little of it.
-        let limits = if *deed == "loop" {
-            ""
-        } else {
-            "limits = { request_ms = 200 }\n"
-        };
+        // Time is measured on the wall: little of it makes good calls fail on a busy machine.
+        let request_ms = if *deed == "loop" { 30 } else { 500 };
+        let limits = format!("limits = {{ request_ms = {request_ms} }}\n");
         Evil::new(&format!("{phase}-{deed}"), &config).lines(&format!("{limits}{lines}"))
     };
     MISDEEDS.iter().map(filter).collect()
@@ -69,7 +66,7 @@ async fn a_misdeed_is_the_affair_of_its_request() {
     let rss_before = gateway.process().rss_bytes().unwrap();
 
     let beside = tokio::spawn(load(&gateway, Stop::Duration(Duration::from_secs(3))));
-    for _ in 0..4 {
+    for _ in 0..ROUNDS {
         for (phase, deed, _) in MISDEEDS {
             let answer = evil_chat(&gateway, &format!("{phase}/{deed}")).await;
             let name = format!("{phase}-{deed}");
@@ -117,10 +114,13 @@ async fn a_misdeed_is_the_affair_of_its_request() {
         let failures = gateway
             .metric("weir_filter_failures_total", &[&labels[0], &labels[1]])
             .await;
-        assert_eq!(failures, 4.0, "{phase} {deed} {kind}");
+        assert!(failures >= ROUNDS as f64, "{phase} {deed} {kind}");
     }
     assert_eq!(gateway.metric("weir_filter_quarantined", &[]).await, 0.0);
 }
+
+/// Fewer than put a filter into quarantine.
+const ROUNDS: u32 = 3;
 
 #[tokio::test]
 async fn allowed_to_fail_it_is_passed_over() {
@@ -165,6 +165,7 @@ async fn an_authorizer_that_fails_lets_nobody_in() {
     assert_eq!((answer.status, &*answer.code()), (403, "not_you"));
     assert_eq!(upstream.chats().await, 1, "nothing of it went upstream");
 
+    const MODULE: &str = "module = \"evil.wasm\"\n";
     for (lines, reason) in [
         (
             "on_error = \"allow\"",
@@ -172,7 +173,7 @@ async fn an_authorizer_that_fails_lets_nobody_in() {
         ),
         ("role = \"auth\"\non_error = \"allow\"", "on_error"),
     ] {
-        gateway.edit(|config| config.replace("limits = {", &format!("{lines}\nlimits = {{")));
+        gateway.edit(|config| config.replace(MODULE, &format!("{MODULE}{lines}\n")));
         let (code, errors) = check(&gateway.config_file());
         assert!(
             code == 1 && errors.contains(reason),
@@ -303,7 +304,7 @@ async fn what_keeps_failing_is_left_alone_and_tried_again() {
             gateway.metric("weir_filter_failures_total", &labels).await >= 1.0,
             "{filter}"
         );
-        assert!(gateway.log().contains("quarantine"), "{}", gateway.log());
+        logged(&gateway, "filter put into quarantine").await;
         gateway
             .wait_for("a probe to close the breaker", async |gateway| {
                 chat(gateway).await;
@@ -329,12 +330,13 @@ async fn what_a_filter_says_is_heard_but_not_for_ever() {
     )
     .await;
     evil_chat(&gateway, "panic").await;
+    logged(&gateway, "a hostile panic").await;
     let line = gateway
         .log()
         .lines()
         .find(|line| line.contains("a hostile panic"))
         .map(str::to_owned);
-    let line = line.unwrap_or_else(|| panic!("the panic is in the log:\n{}", gateway.log()));
+    let line = line.unwrap_or_default();
     assert!(line.contains("talker"), "with the filter's name: {line}");
 
     let began = Instant::now();
@@ -342,12 +344,12 @@ async fn what_a_filter_says_is_heard_but_not_for_ever() {
         assert_eq!(evil_chat(&gateway, "log-flood").await.status, 200);
     }
     let seconds = began.elapsed().as_secs() as usize + 1;
+    logged(&gateway, "flood flood").await;
     let log = gateway.log();
     let lines = log
         .lines()
         .filter(|line| line.contains("flood flood"))
         .count();
-    assert!(lines > 0, "some of it is there");
     assert!(
         lines <= 100 * (seconds + 1),
         "{lines} lines in {seconds} s of 60,000 written"
@@ -489,7 +491,7 @@ async fn what_it_must_not_import_is_refused_by_name() {
         for name in names {
             assert!(errors.contains(name), "{guest:?}: {errors}");
             assert!(rejected.contains(name), "{guest:?}: {rejected}");
-            assert!(gateway.log().contains(name), "{guest:?}");
+            logged(&gateway, name).await;
         }
         assert_eq!(
             chat(&gateway).await.status,

@@ -13,3 +13,8 @@ mod reload;
 mod reload_under_load;
 
 mod hostile;
+
+mod lifecycle;
+
+mod cli;
+mod examples;

@@ -97,6 +97,14 @@ pub(crate) async fn chat(gateway: &Gateway) -> Answer {
     caller::send(gateway.address(), caller::chat("")).await
 }
 
+/// Waits until the log says something; it is read by another thread.
+pub(crate) async fn logged(gateway: &Gateway, text: &str) {
+    let says = async |gateway: &Gateway| gateway.log().contains(text);
+    gateway
+        .wait_for(&format!("{text:?} in the log"), says)
+        .await;
+}
+
 /// `weir check` of a config: its exit code and what it says.
 pub(crate) fn check(config: &Path) -> (i32, String) {
     weir(&["check", "--config", config.to_str().unwrap()])
