@@ -1,14 +1,18 @@
 //! The main job: a model call and its answer, who may call, what the edge keeps to itself.
 
-use http::Method;
+use http::{Method, Request};
 use serde_json::{Value, json};
-use weir_tests::caller::{Answer, chat, chat_body, get, post, request, send, whole, with_header};
+use weir_tests::caller::{
+    Answer, Body, chat, chat_body, get, post, request, send, whole, with_header,
+};
 use weir_tests::config_text::{ConfigText, KEY};
 use weir_tests::gateway::Gateway;
 use weir_tests::simulated::Simulated;
 use weir_tests::upstream::{Upstream, answer, completion};
 
 use crate::demo::{Speaks, demo, demo_with};
+
+const PATH: &str = "/v1/chat/completions";
 
 #[tokio::test]
 async fn a_chat_completion() {
@@ -210,11 +214,31 @@ cluster = "sim"
     assert_eq!(allowed.status, 200, "{}", allowed.text());
 }
 
+type Refused = (&'static str, Request<Body>, u16, &'static str);
+
+/// Asks and expects these statuses and codes, told as OpenAI's API tells errors.
+async fn assert_refused(gateway: &Gateway, cases: impl IntoIterator<Item = Refused>) {
+    for (what, request, status, code) in cases {
+        let answer = send(gateway.address(), request).await;
+        let got = (answer.status, answer.code());
+        assert_eq!(got, (status, code.to_owned()), "{what}: {}", answer.text());
+        let error = &answer.json()["error"];
+        let told = error["message"].as_str().is_some_and(|text| text.len() > 8);
+        assert!(told, "{what}: {error}");
+        let kind = error["type"].as_str().unwrap_or_default();
+        assert!(kind.ends_with("_error"), "{what}: {error}");
+        assert!(error.get("param").is_some(), "{what}: {error}");
+        assert_eq!(answer.header("content-type"), "application/json", "{what}");
+        assert!(!answer.header("x-request-id").is_empty(), "{what}");
+    }
+}
+
 #[tokio::test]
-async fn refusals_in_the_words_of_the_api() {
+async fn callers_and_paths_that_are_refused() {
     let (gateway, simulated) = demo().await;
     let keyed = |value| with_header(chat(""), "authorization", value);
-    let body = |body: &str| post("/v1/chat/completions", body.to_owned());
+    let delete = request(Method::DELETE, "/v1/models", whole(""));
+    let unread = with_header(post(PATH, "{"), "authorization", None);
     let cases = [
         ("no key", keyed(None), 401, "missing_api_key"),
         (
@@ -229,142 +253,114 @@ async fn refusals_in_the_words_of_the_api() {
             401,
             "missing_api_key",
         ),
-        (
-            "a wrong key and a bad body",
-            with_header(body("{"), "authorization", None),
-            401,
-            "missing_api_key",
-        ),
-        (
-            "an unknown model",
-            body(&chat_body("demo/none", "")),
-            404,
-            "model_not_found",
-        ),
-        (
-            "an unknown function",
-            body(&chat_body("none/sim", "")),
-            404,
-            "model_not_found",
-        ),
-        (
-            "no slash",
-            body(&chat_body("sim", "")),
-            400,
-            "invalid_model",
-        ),
-        (
-            "nothing before the slash",
-            body(&chat_body("/sim", "")),
-            400,
-            "invalid_model",
-        ),
-        (
-            "nothing behind the slash",
-            body(&chat_body("demo/", "")),
-            400,
-            "invalid_model",
-        ),
-        ("no JSON", body("{"), 400, "invalid_json"),
-        ("two values", body("{} {}"), 400, "invalid_json"),
-        ("an array", body("[]"), 400, "invalid_json"),
-        ("nothing", body(""), 400, "invalid_json"),
-        (
-            "no model",
-            body(r#"{"messages":[{"role":"user","content":"x"}]}"#),
-            400,
-            "missing_model",
-        ),
-        (
-            "no messages",
-            body(r#"{"model":"demo/sim"}"#),
-            400,
-            "missing_messages",
-        ),
-        (
-            "two models",
-            body(r#"{"model":"demo/sim","messages":[],"model":"demo/x"}"#),
-            400,
-            "duplicate_member",
-        ),
-        (
-            "two models, one in disguise",
-            body(r#"{"model":"demo/sim","m\u006fdel":"demo/x"}"#),
-            400,
-            "duplicate_member",
-        ),
-        (
-            "another letter case",
-            body(r#"{"Model":"demo/sim","messages":[]}"#),
-            400,
-            "duplicate_member",
-        ),
-        (
-            "a number for the model",
-            body(r#"{"model":5,"messages":[]}"#),
-            400,
-            "invalid_type",
-        ),
-        (
-            "text for stream",
-            body(&chat_body("demo/sim", r#""stream":"yes""#)),
-            400,
-            "invalid_type",
-        ),
-        (
-            "text for max_tokens",
-            body(&chat_body("demo/sim", r#""max_tokens":"many""#)),
-            400,
-            "invalid_type",
-        ),
-        (
-            "a wrong method",
-            get("/v1/chat/completions"),
-            405,
-            "method_not_allowed",
-        ),
-        (
-            "another wrong method",
-            request(Method::DELETE, "/v1/models", whole("")),
-            405,
-            "method_not_allowed",
-        ),
+        ("no key and a bad body", unread, 401, "missing_api_key"),
+        ("a wrong method", get(PATH), 405, "method_not_allowed"),
+        ("another wrong method", delete, 405, "method_not_allowed"),
         ("an unknown path", get("/nope"), 404, "path_not_found"),
     ];
-    for (what, request, status, code) in cases {
-        let answer = send(gateway.address(), request).await;
-        assert_eq!(
-            (answer.status, answer.code().as_str()),
-            (status, code),
-            "{what}: {}",
-            answer.text()
-        );
-        let error = &answer.json()["error"];
-        assert!(
-            error["message"]
-                .as_str()
-                .is_some_and(|message| message.len() > 8),
-            "{what}: {error}"
-        );
-        assert!(
-            error["type"]
-                .as_str()
-                .is_some_and(|kind| kind.ends_with("_error")),
-            "{what}: {error}"
-        );
-        assert!(error.get("param").is_some(), "{what}: {error}");
-        assert_eq!(answer.header("content-type"), "application/json", "{what}");
-        assert!(!answer.header("x-request-id").is_empty(), "{what}");
-    }
+    assert_refused(&gateway, cases).await;
     assert_eq!(
         simulated.chats().await,
         0,
         "nothing of this reached a model server"
     );
-    let allow = send(gateway.address(), get("/v1/chat/completions")).await;
+    let allow = send(gateway.address(), get(PATH)).await;
     assert_eq!(allow.header("allow"), "POST");
     let challenged = send(gateway.address(), keyed(None)).await;
     assert!(challenged.header("www-authenticate").starts_with("Bearer"));
+}
+
+#[tokio::test]
+async fn bodies_that_are_refused() {
+    let (gateway, simulated) = demo().await;
+    let of_model = |model: &str| chat_body(model, "");
+    let with = |members: &str| chat_body("demo/sim", members);
+    let cases = [
+        (
+            "an unknown model",
+            of_model("demo/none"),
+            404,
+            "model_not_found",
+        ),
+        (
+            "an unknown function",
+            of_model("none/sim"),
+            404,
+            "model_not_found",
+        ),
+        ("no slash", of_model("sim"), 400, "invalid_model"),
+        (
+            "nothing before the slash",
+            of_model("/sim"),
+            400,
+            "invalid_model",
+        ),
+        (
+            "nothing behind the slash",
+            of_model("demo/"),
+            400,
+            "invalid_model",
+        ),
+        ("no JSON", "{".into(), 400, "invalid_json"),
+        ("two values", "{} {}".into(), 400, "invalid_json"),
+        ("an array", "[]".into(), 400, "invalid_json"),
+        ("nothing", String::new(), 400, "invalid_json"),
+        (
+            "no model",
+            r#"{"messages":[{"role":"user","content":"x"}]}"#.into(),
+            400,
+            "missing_model",
+        ),
+        (
+            "no messages",
+            r#"{"model":"demo/sim"}"#.into(),
+            400,
+            "missing_messages",
+        ),
+        (
+            "two models",
+            with(r#""model":"demo/x""#),
+            400,
+            "duplicate_member",
+        ),
+        (
+            "one in disguise",
+            with(r#""m\u006fdel":"demo/x""#),
+            400,
+            "duplicate_member",
+        ),
+        (
+            "another letter case",
+            with(r#""Model":"demo/x""#),
+            400,
+            "duplicate_member",
+        ),
+        (
+            "a number for the model",
+            r#"{"model":5,"messages":[]}"#.into(),
+            400,
+            "invalid_type",
+        ),
+        (
+            "text for stream",
+            with(r#""stream":"yes""#),
+            400,
+            "invalid_type",
+        ),
+        (
+            "text for max_tokens",
+            with(r#""max_tokens":"many""#),
+            400,
+            "invalid_type",
+        ),
+    ];
+    let cases = cases.map(|(what, body, status, code)| (what, post(PATH, body), status, code));
+    assert_refused(&gateway, cases).await;
+    assert_eq!(
+        simulated.chats().await,
+        0,
+        "nothing of this reached a model server"
+    );
 }
 
 #[tokio::test]
