@@ -75,7 +75,10 @@ impl FilterIdentity {
     /// Whether it may send requests to this cluster.
     #[must_use]
     pub fn sends_to(&self, cluster: &str) -> bool {
-        self.grants.clusters.iter().any(|granted| granted == cluster)
+        self.grants
+            .clusters
+            .iter()
+            .any(|granted| granted == cluster)
     }
 
     /// Counts a line of the log.

@@ -238,7 +238,10 @@ mod tests {
             ("c", "/never", "x-a", true, Err(Failure::Timeout)),
         ];
         let services = Arc::new(Services::new(prometheus::Registry::new()));
-        let grants = Grants { clusters: vec!["c".into()], ..Grants::default() };
+        let grants = Grants {
+            clusters: vec!["c".into()],
+            ..Grants::default()
+        };
         let filter = FilterIdentity::new("f", grants, FilterLimits::default());
         let mut state = GuestState::new(Arc::new(filter), services.clone());
         state.may_suspend = true;

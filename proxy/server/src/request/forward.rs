@@ -1,6 +1,7 @@
 //! Step 4: choose a backend, ask it, and try the next while nothing has reached the caller.
 
 use std::future::Future;
+use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -61,16 +62,16 @@ pub(crate) async fn forward(exchange: &mut Exchange, downstream: &mut ServerSess
             // Why the tried ones failed says more than that there are no more.
             Err(refusal) => return Err(last.unwrap_or(refusal)),
         };
-        let mut result = attempt(exchange, downstream, &upstream, index, &mut reservation, &body).await;
-        if matches!(&result, Err(failure) if failure.stale) {
-            result = attempt(exchange, downstream, &upstream, index, &mut reservation, &body).await;
-        }
-        let failure = match result {
-            Ok(connection) => {
-                reservation.backend().record_success();
-                return Ok(connection);
+        let mut stale_left = 1;
+        let failure = loop {
+            match attempt(exchange, downstream, &upstream, index, &mut reservation, &body).await {
+                Ok(connection) => {
+                    reservation.backend().record_success();
+                    return Ok(connection);
+                }
+                Err(failure) if failure.stale && stale_left > 0 => stale_left -= 1,
+                Err(failure) => break failure,
             }
-            Err(failure) => failure,
         };
         if failure.refusal.end() != End::ClientGone {
             note_failure(exchange, &upstream, &reservation);
@@ -113,7 +114,7 @@ async fn choose(
                 if Instant::now() + pause > give_up {
                     return Err(Refusal::overloaded(&upstream.name));
                 }
-                while_heard(downstream, sleep(pause)).await.map_err(|CallerGone| Refusal::caller_gone())?;
+                while_heard(downstream, pin!(sleep(pause))).await.map_err(|CallerGone| Refusal::caller_gone())?;
             }
             Choice::Pick(position) => return reserve(upstream, &candidates, &[position], true),
             Choice::Ranked(ranking) => return reserve(upstream, &candidates, &ranking, false),
@@ -170,7 +171,7 @@ async fn attempt(
     let input = exchange.call.as_ref().map_or(0, |call| u64::from(call.peek.est_input_tokens));
     reservation.await_input(input);
     let runtime = exchange.runtime.clone();
-    let asking = ask(&runtime.connector, upstream, target, head, body.clone());
+    let asking = pin!(ask(&runtime.connector, upstream, target, head, body.clone()));
     let asked_at = Instant::now();
     let asked = while_heard(downstream, asking).await.map_err(|CallerGone| {
         exchange.progress.sent_at = Some(asked_at);
@@ -222,8 +223,12 @@ async fn ask(
 /// The caller closed its connection or reset its stream.
 pub(crate) struct CallerGone;
 
-/// Does `work`, unless the caller leaves first.
-pub(crate) async fn while_heard<T>(downstream: &mut ServerSession, work: impl Future<Output = T>) -> Result<T, CallerGone> {
+/// Does `work`, unless the caller leaves first. Takes it pinned: a future that is moved is stored
+/// twice, and every byte of an exchange's future is copied once per request.
+pub(crate) async fn while_heard<T>(
+    downstream: &mut ServerSession,
+    work: Pin<&mut impl Future<Output = T>>,
+) -> Result<T, CallerGone> {
     tokio::select! {
         biased;
         done = work => Ok(done),

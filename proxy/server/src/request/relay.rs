@@ -1,5 +1,7 @@
 //! Step 5: the upstream's answer to the caller. Streams go on in `stream`.
 
+use std::pin::pin;
+
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, StatusCode};
@@ -38,10 +40,11 @@ pub(crate) async fn relay(
     exchange.progress.upstream_status = Some(status.as_u16());
     downstream.set_write_timeout(Some(upstream.write_timeout));
     if headers::is_event_stream(&received) {
-        return stream::relay(exchange, downstream, session, reservation, status, received).await;
+        // Boxed: unary exchanges, the most frequent, need not carry room for a stream.
+        return Box::pin(stream::relay(exchange, downstream, session, reservation, status, received)).await;
     }
     let max = exchange.snapshot.config.limits.response_max_bytes;
-    let body = while_heard(downstream, read_all(session, max)).await.map_err(|CallerGone| Failure::gone())?;
+    let body = while_heard(downstream, pin!(read_all(session, max))).await.map_err(|CallerGone| Failure::gone())?;
     let body = body.map_err(|error| match error {
         Unreadable::TooLarge => Failure { refusal: Refusal::response_too_large(max), retry: false, stale: false },
         Unreadable::Failed(error) => Failure::of(&error, false),

@@ -2,6 +2,7 @@
 //! backward over them, usage observed. A stream never ends in silence.
 
 use std::borrow::Cow;
+use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
@@ -47,7 +48,7 @@ pub(crate) async fn relay(
     }
     let mut events = Events::new(exchange);
     loop {
-        let pieces = match while_heard(downstream, next_pieces(session)).await {
+        let pieces = match while_heard(downstream, pin!(next_pieces(session))).await {
             Ok(pieces) => pieces,
             Err(CallerGone) => return Ok(Connection::lost(exchange)),
         };
