@@ -1,10 +1,12 @@
 //! Filters that loop, grow, trap, panic, overreach or flood: their requests pay, nobody else.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use weir_tests::caller;
-use weir_tests::config_text::KEY;
+use weir_tests::config_text::{ConfigText, KEY};
 use weir_tests::gateway::Gateway;
 use weir_tests::guests::Guest;
 use weir_tests::load::{self, Plan, Report, Stop};
@@ -540,4 +542,31 @@ async fn a_filter_that_cannot_begin_never_serves() {
             config.replace(&format!("at_start = \"{deed}\""), "phase = \"request\"")
         });
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn good_filters_do_not_fail_on_a_busy_machine() {
+    let _alone = alone().await;
+    let upstream = Simulated::start().await;
+    let config = ConfigText::new(&[upstream.address()]).text().replace(
+        "limits = { request_ms = 2000, event_ms = 2000, init_ms = 10000 }\n",
+        "",
+    );
+    let gateway = Gateway::start(&config).await;
+    // More work than cores: whoever is in a call loses its core again and again.
+    let over = Arc::new(AtomicBool::new(false));
+    let spinning: Vec<_> = (0..8)
+        .map(|_| {
+            let over = Arc::clone(&over);
+            std::thread::spawn(move || while !over.load(Ordering::Relaxed) {})
+        })
+        .collect();
+    let report = load(&gateway, Stop::Duration(Duration::from_secs(8))).await;
+    over.store(true, Ordering::Relaxed);
+    spinning
+        .into_iter()
+        .for_each(|thread| thread.join().unwrap());
+    assert_eq!(report.failed, 0, "{:?}", report.failures);
+    let failures = gateway.metric("weir_filter_failures_total", &[]).await;
+    assert_eq!(failures, 0.0, "of {} requests", report.requests);
 }

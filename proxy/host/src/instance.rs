@@ -52,10 +52,15 @@ impl Blueprint {
         state.pure = pure;
         let mut store = Store::new(self.pre.engine(), state);
         store.limiter(|state| &mut state.memory);
-        if self.suspending {
-            let running = running.clone();
-            store.epoch_deadline_callback(move |_| Ok(running.deadline_passed()));
-        }
+        let suspending = self.suspending;
+        let running = running.clone();
+        store.epoch_deadline_callback(move |_| {
+            Ok(if suspending {
+                running.deadline_passed()
+            } else {
+                running.had_its_time()
+            })
+        });
         store.set_epoch_deadline(ticks(self.identity.limits.init_ms));
         store
     }
@@ -170,7 +175,8 @@ impl Instance {
         let had = facts.is_some();
         self.store.data_mut().may_suspend = false;
         self.store.data_mut().enter(facts);
-        self.store.set_epoch_deadline(ticks(deadline_ms));
+        self.running.forget_core(deadline_ms);
+        self.store.set_epoch_deadline(deadline_ms.div_ceil(2));
         let returned = func.call(&mut self.store, params);
         (self.leave(had), self.judge(returned))
     }
@@ -266,12 +272,15 @@ struct RunningTime {
     spent_ns: AtomicU64,
     /// When the guest was last resumed, by `clock`.
     resumed_ns: AtomicU64,
+    /// Time of this thread on a core when it was first looked at; 0 before.
+    core_ns: AtomicU64,
+    /// How often it has been looked at since.
+    looks: AtomicU64,
 }
 
 impl RunningTime {
     fn begin(&self, limit_ms: u64) {
-        self.limit_ns
-            .store(limit_ms.saturating_mul(1_000_000), Relaxed);
+        self.forget_core(limit_ms);
         self.spent_ns.store(0, Relaxed);
         self.resumed_ns.store(Self::clock(), Relaxed);
     }
@@ -287,7 +296,36 @@ impl RunningTime {
     fn deadline_passed(&self) -> UpdateDeadline {
         match self.limit_ns.load(Relaxed).checked_sub(self.spent()) {
             Some(left) if left > 0 => UpdateDeadline::Continue(ticks(left.div_ceil(1_000_000))),
-            _ => UpdateDeadline::Interrupt,
+            _ => self.had_its_time(),
+        }
+    }
+
+    fn forget_core(&self, limit_ms: u64) {
+        self.limit_ns
+            .store(limit_ms.saturating_mul(1_000_000), Relaxed);
+        self.core_ns.store(0, Relaxed);
+        self.looks.store(0, Relaxed);
+    }
+
+    /// Half of the time of a call has passed, or more. On a machine with more to do than cores
+    /// that may be because the thread was not on a core, and a good filter must not fail for it.
+    /// The clock of that costs a system call, so it is read only now: who has then been running
+    /// for a good part of the other half is interrupted.
+    fn had_its_time(&self) -> UpdateDeadline {
+        let half_ms = self.limit_ns.load(Relaxed) / 2_000_000;
+        let core_ns = core_ns();
+        let ran_ns = match self.core_ns.load(Relaxed) {
+            0 => {
+                self.core_ns.store(core_ns.max(1), Relaxed);
+                0
+            }
+            since => core_ns.saturating_sub(since).max(1),
+        };
+        let looks = self.looks.fetch_add(1, Relaxed);
+        if ran_ns > half_ms * 500_000 || looks >= LOOKS_MAX {
+            UpdateDeadline::Interrupt
+        } else {
+            UpdateDeadline::Continue(ticks(half_ms))
         }
     }
 
@@ -296,6 +334,8 @@ impl RunningTime {
         let mut call = pin!(call);
         poll_fn(|context| {
             self.resumed_ns.store(Self::clock(), Relaxed);
+            // It may be another thread now.
+            self.core_ns.store(0, Relaxed);
             let polled = call.as_mut().poll(context);
             self.spent_ns.store(self.spent(), Relaxed);
             polled
@@ -303,6 +343,16 @@ impl RunningTime {
         .await
     }
 }
+
+/// How long this thread has been on a core, in nanoseconds.
+fn core_ns() -> u64 {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    let nanoseconds = i128::from(time.tv_sec) * 1_000_000_000 + i128::from(time.tv_nsec);
+    u64::try_from(nanoseconds).unwrap_or(0)
+}
+
+/// Looks at a call that is not getting anywhere for want of a core before it is given up.
+const LOOKS_MAX: u64 = 40;
 
 /// A deadline in ticks of the engine's clock. One more, for the tick that is under way.
 fn ticks(ms: u64) -> u64 {
