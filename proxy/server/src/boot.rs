@@ -71,24 +71,45 @@ pub(crate) struct Plan {
 /// # Errors
 /// When it cannot start.
 pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
-    let origin = plan.file.as_deref().map_or_else(Origin::embedded, Origin::of);
+    let origin = plan
+        .file
+        .as_deref()
+        .map_or_else(Origin::embedded, Origin::of);
     let (runtime, completions) = runtime(&plan, &origin)?;
-    if runtime.host.services().outbound.set(Messenger::new(&runtime)).is_err() {
-        return Err(BootError::Machine("the host has a messenger already".into()));
+    if runtime
+        .host
+        .services()
+        .outbound
+        .set(Messenger::new(&runtime))
+        .is_err()
+    {
+        return Err(BootError::Machine(
+            "the host has a messenger already".into(),
+        ));
     }
     let (asks, asked) = mpsc::channel(ASKS_MAX);
     let tripping = asks.clone();
     runtime.host.on_trip(move |filter| {
         // A full queue means that trips are being dealt with already.
-        _ = tripping.try_send(Ask::Tripped { filter: Arc::clone(filter) });
+        _ = tripping.try_send(Ask::Tripped {
+            filter: Arc::clone(filter),
+        });
     });
     let config = &plan.config;
     let mut server = Server::new_with_opt_and_conf(
-        Some(Opt { upgrade: plan.upgrade, ..Opt::default() }),
+        Some(Opt {
+            upgrade: plan.upgrade,
+            ..Opt::default()
+        }),
         server_conf(config),
     );
     let certificates = certificates(config, &plan.text, &origin)?;
-    server.add_service(background_service("simulators", Simulators { tables: config.simulators.clone() }));
+    server.add_service(background_service(
+        "simulators",
+        Simulators {
+            tables: config.simulators.clone(),
+        },
+    ));
     for listener in &config.listeners {
         let gateway = Gateway::new(Arc::clone(&runtime), listener.idle_timeout_ms);
         let mut options = HttpServerOptions::default();
@@ -107,35 +128,59 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
         }
         server.add_service(service);
     }
-    let mut admin = Service::new("admin".into(), Admin::new(Arc::clone(&runtime), asks.clone()));
+    let mut admin = Service::new(
+        "admin".into(),
+        Admin::new(Arc::clone(&runtime), asks.clone()),
+    );
     admin.add_tcp(&config.admin.listen.to_string());
     server.add_service(admin);
     let reloader = Reloader::new(Arc::clone(&runtime), plan.file.clone(), certificates);
     let background = Background {
         runtime: Arc::clone(&runtime),
-        parts: Mutex::new(Some(Parts { reloader, asks, asked, completions })),
+        parts: Mutex::new(Some(Parts {
+            reloader,
+            asks,
+            asked,
+            completions,
+        })),
         poll_ms: config.reload.poll_ms,
         drain: Duration::from_millis(config.server.drain_timeout_ms),
     };
     server.add_service(background_service("background", background));
     // Takes over sockets, or opens its own.
     server.bootstrap();
-    server.run(RunArgs { shutdown_signal: Box::new(Signals { runtime }) });
+    server.run(RunArgs {
+        shutdown_signal: Box::new(Signals { runtime }),
+    });
     Ok(())
 }
 
-fn runtime(plan: &Plan, origin: &Origin) -> Result<(Arc<Runtime>, mpsc::Receiver<Completion>), BootError> {
+fn runtime(
+    plan: &Plan,
+    origin: &Origin,
+) -> Result<(Arc<Runtime>, mpsc::Receiver<Completion>), BootError> {
     let machine = |error: String| BootError::Machine(error);
     let registry = prometheus::Registry::new();
     let cache_dir = cache_dir(&plan.config.server.cache_dir);
-    let host = Host::new(HostOptions { cache_dir, registry: registry.clone() }).map_err(|error| machine(error.to_string()))?;
+    let host = Host::new(HostOptions {
+        cache_dir,
+        registry: registry.clone(),
+    })
+    .map_err(|error| machine(error.to_string()))?;
     let metrics = Metrics::new(registry).map_err(|error| machine(error.to_string()))?;
     let fleet = Fleet::new();
-    let compiler = Compiler { host: &host, fleet: &fleet, origin, previous: None };
+    let compiler = Compiler {
+        host: &host,
+        fleet: &fleet,
+        origin,
+        previous: None,
+    };
     let snapshot = compiler
         .compile(plan.config.clone(), Arc::from(plan.text.as_str()), 1)
         .map_err(BootError::Config)?;
-    host.services().key_tables.store(Arc::clone(&snapshot.key_tables));
+    host.services()
+        .key_tables
+        .store(Arc::clone(&snapshot.key_tables));
     metrics.reloaded("applied", 1);
     Ok(Runtime::new(host, fleet, metrics, snapshot))
 }
@@ -145,7 +190,11 @@ pub(crate) fn cache_dir(configured: &str) -> Option<PathBuf> {
     if !configured.is_empty() {
         return Some(PathBuf::from(configured));
     }
-    let of = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let of = |name: &str| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let base = of("XDG_CACHE_HOME").or_else(|| of("HOME").map(|home| home.join(".cache")))?;
     Some(base.join("weir").join("modules"))
 }
@@ -175,17 +224,25 @@ fn certificates(
     for (place, listener) in config.listeners.iter().enumerate() {
         let Some(tls) = &listener.tls else { continue };
         let path = |path: &Path| weir_config::resolve(&origin.folder, path);
-        let certificate = LiveCertificate::read(&path(&tls.cert), &path(&tls.key)).map_err(|error| {
-            let remedy = "give the PEM files of a certificate chain and its key";
-            BootError::Config(vec![located(text, &origin.file, &format!("listeners[{place}].tls"), error.to_string(), remedy)])
-        })?;
+        let certificate =
+            LiveCertificate::read(&path(&tls.cert), &path(&tls.key)).map_err(|error| {
+                let remedy = "give the PEM files of a certificate chain and its key";
+                BootError::Config(vec![located(
+                    text,
+                    &origin.file,
+                    &format!("listeners[{place}].tls"),
+                    error.to_string(),
+                    remedy,
+                )])
+            })?;
         certificates.insert(listener.name.clone(), certificate);
     }
     Ok(certificates)
 }
 
 fn tls_settings(certificate: Arc<LiveCertificate>) -> Result<TlsSettings, BootError> {
-    let mut settings = TlsSettings::intermediate("", "").map_err(|error| BootError::Machine(error.to_string()))?;
+    let mut settings =
+        TlsSettings::intermediate("", "").map_err(|error| BootError::Machine(error.to_string()))?;
     settings.set_cert_resolver(certificate);
     settings.enable_h2();
     Ok(settings)
@@ -207,7 +264,9 @@ impl BackgroundService for Simulators {
                     tracing::info!(address = %simulator.local_addr(), model = table.model, "simulated model server");
                     serving.spawn(simulator.serve(std::future::pending()));
                 }
-                Err(error) => tracing::error!(address = %table.listen, %error, "simulated model server cannot listen"),
+                Err(error) => {
+                    tracing::error!(address = %table.listen, %error, "simulated model server cannot listen")
+                }
             }
         }
         while serving.join_next().await.is_some() {}
@@ -216,7 +275,11 @@ impl BackgroundService for Simulators {
 }
 
 fn simulator(table: &SimulatorTable) -> std::io::Result<Simulator> {
-    let socket = if table.listen.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    let socket = if table.listen.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
     socket.set_reuseaddr(true)?;
     // A process that is upgraded in place and its successor simulate at the same time for a while.
     socket.set_reuseport(true)?;
@@ -255,7 +318,9 @@ struct Background {
 #[async_trait]
 impl BackgroundService for Background {
     async fn start(&self, mut shutdown: ShutdownWatch) {
-        let Some(parts) = self.parts.lock().take() else { return };
+        let Some(parts) = self.parts.lock().take() else {
+            return;
+        };
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.reloader.run(parts.asked));
         tasks.spawn(watch(parts.asks, self.poll_ms));
@@ -278,8 +343,15 @@ async fn drained(runtime: &Runtime, limit: Duration) {
     loop {
         let active = runtime.metrics.active_count();
         if active == 0 || begun.elapsed() >= limit {
-            tracing::info!(cut = active, after_ms = begun.elapsed().as_millis(), "drained, exiting");
-            #[allow(clippy::exit, reason = "the end of the process, nothing is left to unwind")]
+            tracing::info!(
+                cut = active,
+                after_ms = begun.elapsed().as_millis(),
+                "drained, exiting"
+            );
+            #[allow(
+                clippy::exit,
+                reason = "the end of the process, nothing is left to unwind"
+            )]
             std::process::exit(0);
         }
         tokio::time::sleep(DRAIN_TICK).await;
@@ -294,10 +366,14 @@ struct Signals {
 #[async_trait]
 impl ShutdownSignalWatch for Signals {
     async fn recv(&self) -> ShutdownSignal {
-        let listen = |kind| signal(kind).inspect_err(|error| tracing::error!(%error, "a signal cannot be heard"));
-        let (Ok(mut quit), Ok(mut term), Ok(mut int)) =
-            (listen(SignalKind::quit()), listen(SignalKind::terminate()), listen(SignalKind::interrupt()))
-        else {
+        let listen = |kind| {
+            signal(kind).inspect_err(|error| tracing::error!(%error, "a signal cannot be heard"))
+        };
+        let (Ok(mut quit), Ok(mut term), Ok(mut int)) = (
+            listen(SignalKind::quit()),
+            listen(SignalKind::terminate()),
+            listen(SignalKind::interrupt()),
+        ) else {
             return std::future::pending().await;
         };
         let chosen = tokio::select! {

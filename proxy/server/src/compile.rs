@@ -32,13 +32,21 @@ pub(crate) struct Origin {
 impl Origin {
     /// The config compiled into the binary.
     pub(crate) fn embedded() -> Self {
-        Self { file: "embedded config".into(), folder: PathBuf::from(".") }
+        Self {
+            file: "embedded config".into(),
+            folder: PathBuf::from("."),
+        }
     }
 
     /// A file.
     pub(crate) fn of(path: &std::path::Path) -> Self {
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        Self { file: path.display().to_string(), folder: folder.map_or_else(|| PathBuf::from("."), PathBuf::from) }
+        let folder = path
+            .parent()
+            .filter(|folder| !folder.as_os_str().is_empty());
+        Self {
+            file: path.display().to_string(),
+            folder: folder.map_or_else(|| PathBuf::from("."), PathBuf::from),
+        }
     }
 }
 
@@ -60,11 +68,17 @@ impl Compiler<'_> {
     /// # Errors
     /// Everything that is wrong with it beyond its form: modules that cannot be loaded, filters
     /// that refuse their table, addresses that do not resolve, key files.
-    pub(crate) fn compile(&self, config: Config, text: Arc<str>, number: u64) -> Result<Snapshot, Vec<ConfigError>> {
+    pub(crate) fn compile(
+        &self,
+        config: Config,
+        text: Arc<str>,
+        number: u64,
+    ) -> Result<Snapshot, Vec<ConfigError>> {
         let mut errors = Vec::new();
         let filters = self.filters(&config, &text, &mut errors);
         let upstreams = self.upstreams(&config, &text, &mut errors);
-        let key_tables = key_tables::read(&config, &text, self.origin, &self.host.services().interner);
+        let key_tables =
+            key_tables::read(&config, &text, self.origin, &self.host.services().interner);
         let key_tables = key_tables.unwrap_or_else(|more| {
             errors.extend(more);
             KeyTables::default()
@@ -77,15 +91,35 @@ impl Compiler<'_> {
             .pipelines
             .iter()
             .map(|(name, table)| {
-                let members = table.filters.iter().filter_map(|filter| filters.get(filter));
-                let members = members.map(|filter| Arc::clone(filter) as Arc<dyn Filter>).collect();
+                let members = table
+                    .filters
+                    .iter()
+                    .filter_map(|filter| filters.get(filter));
+                let members = members
+                    .map(|filter| Arc::clone(filter) as Arc<dyn Filter>)
+                    .collect();
                 (name.clone(), Arc::new(Chain::new(name, members)))
             })
             .collect();
-        let default_chain = chains.get("default").or_else(|| chains.values().next().filter(|_| chains.len() == 1)).cloned();
+        let functions = self
+            .functions(&config, &chains, &upstreams)
+            .ok_or_else(|| {
+                let message =
+                    "the process has no room for more names of models and settings".to_owned();
+                vec![self.error(
+                    &text,
+                    "functions",
+                    message,
+                    "restart the gateway: names of earlier configurations are kept",
+                )]
+            })?;
+        let default_chain = chains
+            .get("default")
+            .or_else(|| chains.values().next().filter(|_| chains.len() == 1))
+            .cloned();
         Ok(Snapshot {
             number,
-            functions: self.functions(&config, &chains, &upstreams),
+            functions,
             routes: routes(&config, &chains, &upstreams),
             config,
             text,
@@ -112,14 +146,24 @@ impl Compiler<'_> {
         filters
     }
 
-    fn filter(&self, name: &str, table: &FilterTable, text: &str) -> Result<Arc<WasmFilter>, Vec<ConfigError>> {
+    fn filter(
+        &self,
+        name: &str,
+        table: &FilterTable,
+        text: &str,
+    ) -> Result<Arc<WasmFilter>, Vec<ConfigError>> {
         let at_module = |message: String, remedy: &str| {
             vec![self.error(text, &format!("filters.{name}.module"), message, remedy)]
         };
         let bytes: std::borrow::Cow<'static, [u8]> = match &table.module {
             ModuleRef::Builtin(builtin) => match builtin::module(builtin) {
                 Some(bytes) => bytes.into(),
-                None => return Err(at_module(format!("no built-in filter `{builtin}`"), "use one of the names in the message of `weir check`")),
+                None => {
+                    return Err(at_module(
+                        format!("no built-in filter `{builtin}`"),
+                        "use one of the names in the message of `weir check`",
+                    ));
+                }
             },
             ModuleRef::Path(path) => {
                 let path = weir_config::resolve(&self.origin.folder, path);
@@ -127,7 +171,10 @@ impl Compiler<'_> {
                     Ok(bytes) => bytes.into(),
                     Err(error) => {
                         let message = format!("cannot read {}: {error}", path.display());
-                        return Err(at_module(message, "build the filter (`weir filter build`) or correct the path"));
+                        return Err(at_module(
+                            message,
+                            "build the filter (`weir filter build`) or correct the path",
+                        ));
                     }
                 }
             }
@@ -138,17 +185,38 @@ impl Compiler<'_> {
         if let Some(kept) = self.unchanged(name, table, &module.sha256) {
             return Ok(kept);
         }
-        let filter = self.host.prepare(name, &module, table).map_err(|error| match error {
-            PrepareError::Config(found) => found
-                .into_iter()
-                .map(|fault| weir_config::filter_error(text, &self.origin.file, name, &fault.pointer, fault.message))
-                .collect(),
-            other => vec![self.error(text, &format!("filters.{name}"), other.to_string(), "see the message; `weir filter inspect` shows what the module needs")],
-        })?;
+        let filter = self
+            .host
+            .prepare(name, &module, table)
+            .map_err(|error| match error {
+                PrepareError::Config(found) => found
+                    .into_iter()
+                    .map(|fault| {
+                        weir_config::filter_error(
+                            text,
+                            &self.origin.file,
+                            name,
+                            &fault.pointer,
+                            fault.message,
+                        )
+                    })
+                    .collect(),
+                other => vec![self.error(
+                    text,
+                    &format!("filters.{name}"),
+                    other.to_string(),
+                    "see the message; `weir filter inspect` shows what the module needs",
+                )],
+            })?;
         let takes_part = filter.phases();
         if takes_part.authorize && table.on_error == OnError::Allow {
             let message = "a filter that authorizes may not be skipped when it fails".to_owned();
-            return Err(vec![self.error(text, &format!("filters.{name}.on_error"), message, "use on_error = \"deny\" or \"retry-fresh\"")]);
+            return Err(vec![self.error(
+                text,
+                &format!("filters.{name}.on_error"),
+                message,
+                "use on_error = \"deny\" or \"retry-fresh\"",
+            )]);
         }
         Ok(filter)
     }
@@ -157,7 +225,8 @@ impl Compiler<'_> {
     fn unchanged(&self, name: &str, table: &FilterTable, sha256: &str) -> Option<Arc<WasmFilter>> {
         let previous = self.previous?;
         let filter = previous.filters.get(name)?;
-        let same = previous.config.filters.get(name) == Some(table) && filter.module_sha256() == sha256;
+        let same =
+            previous.config.filters.get(name) == Some(table) && filter.module_sha256() == sha256;
         same.then(|| Arc::clone(filter))
     }
 
@@ -175,7 +244,12 @@ impl Compiler<'_> {
                     Ok(target) => targets.push(target),
                     Err(message) => {
                         let key = format!("clusters.{name}.endpoints[{place}]");
-                        errors.push(self.error(text, &key, message, "check the name, or write an IP address"));
+                        errors.push(self.error(
+                            text,
+                            &key,
+                            message,
+                            "check the name, or write an IP address",
+                        ));
                     }
                 }
             }
@@ -189,11 +263,19 @@ impl Compiler<'_> {
                 Ok(authorization) => authorization,
                 Err(_) => {
                     let key = format!("clusters.{name}.api_key");
-                    errors.push(self.error(text, &key, "the key holds characters that no header may".into(), "remove control characters"));
+                    errors.push(self.error(
+                        text,
+                        &key,
+                        "the key holds characters that no header may".into(),
+                        "remove control characters",
+                    ));
                     None
                 }
             };
-            upstreams.insert(name.clone(), Arc::new(upstream(self.fleet, name, table, targets, authorization)));
+            upstreams.insert(
+                name.clone(),
+                Arc::new(upstream(self.fleet, name, table, targets, authorization)),
+            );
         }
         upstreams
     }
@@ -205,9 +287,18 @@ impl Compiler<'_> {
             .map_err(|error| format!("`{}` does not resolve: {error}", endpoint.address))?
             .next()
             .ok_or_else(|| format!("`{}` resolves to no address", endpoint.address))?;
-        let sni = table.tls.as_ref().map(|tls| tls.sni.clone()).unwrap_or_default();
-        let authority = if sni.is_empty() { &endpoint.address } else { &sni };
-        let authority = HeaderValue::from_str(authority).map_err(|_| format!("`{authority}` cannot be a host name"))?;
+        let sni = table
+            .tls
+            .as_ref()
+            .map(|tls| tls.sni.clone())
+            .unwrap_or_default();
+        let authority = if sni.is_empty() {
+            &endpoint.address
+        } else {
+            &sni
+        };
+        let authority = HeaderValue::from_str(authority)
+            .map_err(|_| format!("`{authority}` cannot be a host name"))?;
         let mut peer = HttpPeer::new(address, table.tls.is_some(), sni);
         let options = &mut peer.options;
         options.connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
@@ -222,33 +313,53 @@ impl Compiler<'_> {
             options.verify_hostname = tls.verify;
         }
         let plain = (table.tls.is_none() && !table.http2).then(|| self.idle_links(address));
-        Ok(Target { address, peer, authority, plain })
+        Ok(Target {
+            address,
+            peer,
+            authority,
+            plain,
+        })
     }
 
     /// Connections outlive the configuration that opened them.
     fn idle_links(&self, address: SocketAddr) -> Arc<IdleLinks> {
         let known = self.previous.and_then(|previous| {
-            let targets = previous.upstreams.values().flat_map(|upstream| &upstream.targets);
-            targets.filter(|target| target.address == address).find_map(|target| target.plain.clone())
+            let targets = previous
+                .upstreams
+                .values()
+                .flat_map(|upstream| &upstream.targets);
+            targets
+                .filter(|target| target.address == address)
+                .find_map(|target| target.plain.clone())
         });
         known.unwrap_or_default()
     }
 
+    /// `None` when there is no room for another name.
     fn functions(
         &self,
         config: &Config,
         chains: &HashMap<String, Arc<Chain>>,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
-    ) -> HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>> {
+    ) -> Option<HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>>> {
         let interner = &self.host.services().interner;
         let mut functions = HashMap::new();
         for (id, function) in &config.functions {
-            let Some(chain) = chains.get(&function.pipeline) else { continue };
+            let Some(chain) = chains.get(&function.pipeline) else {
+                continue;
+            };
             let mut models = HashMap::new();
             for (name, model) in &function.models {
-                let Some(upstream) = upstreams.get(&model.cluster) else { continue };
+                let Some(upstream) = upstreams.get(&model.cluster) else {
+                    continue;
+                };
                 let upstream_model = model.upstream_model.as_deref().unwrap_or(name);
+                let (method, limit) = (
+                    model.routing_method.as_deref(),
+                    model.token_rate_limit.as_deref(),
+                );
                 let target = ModelTarget {
+                    settings: weir_pipeline::view::settings(method, limit, interner)?,
                     routing_key: Arc::from(id.as_str()),
                     routing_key_id: interner.intern(id),
                     model: Arc::from(name.as_str()),
@@ -256,8 +367,8 @@ impl Compiler<'_> {
                     full_name: Arc::from(format!("{id}/{name}")),
                     upstream_model_json: weir_dialect::quote(upstream_model),
                     uris: model.uris.clone(),
-                    routing_method: model.routing_method.as_deref().map(Arc::from),
-                    token_rate_limit: model.token_rate_limit.as_deref().map(Arc::from),
+                    routing_method: method.map(Arc::from),
+                    token_rate_limit: limit.map(Arc::from),
                     chain: Arc::clone(chain),
                     upstream: Arc::clone(upstream),
                 };
@@ -266,7 +377,7 @@ impl Compiler<'_> {
             let id = weir_dialect::normal_routing_key(id);
             functions.insert(id.as_ref().into(), models);
         }
-        functions
+        Some(functions)
     }
 
     fn error(&self, text: &str, key: &str, message: String, remedy: &str) -> ConfigError {
@@ -275,9 +386,22 @@ impl Compiler<'_> {
 }
 
 /// An error placed in the file.
-pub(crate) fn located(text: &str, file: &str, key: &str, message: String, remedy: &str) -> ConfigError {
+pub(crate) fn located(
+    text: &str,
+    file: &str,
+    key: &str,
+    message: String,
+    remedy: &str,
+) -> ConfigError {
     let (line, column) = weir_config::locate(text, key).unwrap_or((1, 1));
-    ConfigError { file: file.to_owned(), line, column, key: key.to_owned(), message, remedy: remedy.to_owned() }
+    ConfigError {
+        file: file.to_owned(),
+        line,
+        column,
+        key: key.to_owned(),
+        message,
+        remedy: remedy.to_owned(),
+    }
 }
 
 fn upstream(
@@ -294,7 +418,11 @@ fn upstream(
     };
     let spec = ClusterSpec {
         name: name.to_owned(),
-        endpoints: table.endpoints.iter().map(|endpoint| (endpoint.address.clone(), endpoint.weight)).collect(),
+        endpoints: table
+            .endpoints
+            .iter()
+            .map(|endpoint| (endpoint.address.clone(), endpoint.weight))
+            .collect(),
         max_concurrency: table.max_concurrency,
         ejection,
         health: table.health.is_some(),
@@ -325,12 +453,22 @@ fn routes(
         .routes
         .iter()
         .filter_map(|table| {
-            let chain = table.pipeline.as_ref().and_then(|name| chains.get(name)).cloned();
+            let chain = table
+                .pipeline
+                .as_ref()
+                .and_then(|name| chains.get(name))
+                .cloned();
             let upstream = Arc::clone(upstreams.get(&table.cluster)?);
-            Some(Route { table: table.clone(), chain, upstream })
+            Some(Route {
+                table: table.clone(),
+                chain,
+                upstream,
+            })
         })
         .collect();
     // Longest prefix first; of equal ones those that name a host.
-    routes.sort_by_key(|route| std::cmp::Reverse((route.table.path_prefix.len(), route.table.host.is_some())));
+    routes.sort_by_key(|route| {
+        std::cmp::Reverse((route.table.path_prefix.len(), route.table.host.is_some()))
+    });
     routes
 }

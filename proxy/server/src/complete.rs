@@ -25,7 +25,10 @@ pub(crate) async fn deliver(mut completions: mpsc::Receiver<Completion>) {
     while completions.recv_many(&mut waiting, BATCH_MAX).await > 0 {
         let mut batches: Vec<(Arc<dyn Filter>, Vec<Summary>)> = Vec::new();
         for (filter, summary) in waiting.drain(..) {
-            match batches.iter_mut().find(|(known, _)| Arc::ptr_eq(known, &filter)) {
+            match batches
+                .iter_mut()
+                .find(|(known, _)| Arc::ptr_eq(known, &filter))
+            {
                 Some((_, batch)) => batch.push(summary),
                 None => batches.push((filter, vec![summary])),
             }
@@ -72,7 +75,10 @@ pub(crate) async fn tick(runtime: Arc<Runtime>) {
             prune_at = now + PRUNE;
             snapshot.filters.values().for_each(|filter| filter.prune());
             for upstream in snapshot.upstreams.values() {
-                let links = upstream.targets.iter().filter_map(|target| target.plain.as_ref());
+                let links = upstream
+                    .targets
+                    .iter()
+                    .filter_map(|target| target.plain.as_ref());
                 links.for_each(|links| links.sweep(upstream.idle_timeout));
             }
         }

@@ -25,7 +25,10 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// For one listener.
     pub(crate) fn new(runtime: Arc<Runtime>, idle_timeout_ms: u64) -> Self {
-        Self { runtime, idle_s: idle_timeout_ms.div_ceil(1000).max(1) }
+        Self {
+            runtime,
+            idle_s: idle_timeout_ms.div_ceil(1000).max(1),
+        }
     }
 }
 
@@ -38,7 +41,11 @@ impl ProxyHttp for Gateway {
         None
     }
 
-    async fn request_filter(&self, session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<bool> {
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        ctx: &mut Self::CTX,
+    ) -> pingora::Result<bool> {
         let downstream = &mut session.downstream_session;
         // A process that is about to end lets no caller keep its connection.
         downstream.set_keepalive((!self.runtime.is_draining()).then_some(self.idle_s));
@@ -61,7 +68,11 @@ impl ProxyHttp for Gateway {
         }
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, ctx: &mut Self::CTX) -> pingora::Result<Box<HttpPeer>> {
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        ctx: &mut Self::CTX,
+    ) -> pingora::Result<Box<HttpPeer>> {
         match ctx {
             Some(passage) => passage.peer().await,
             None => Err(Error::new_in(ErrorType::InternalError)),
@@ -74,7 +85,8 @@ impl ProxyHttp for Gateway {
         upstream_request: &mut RequestHeader,
         ctx: &mut Self::CTX,
     ) -> pingora::Result<()> {
-        ctx.as_ref().map_or(Ok(()), |passage| passage.dress_request(upstream_request))
+        ctx.as_ref()
+            .map_or(Ok(()), |passage| passage.dress_request(upstream_request))
     }
 
     async fn response_filter(
@@ -114,12 +126,20 @@ impl ProxyHttp for Gateway {
         error
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, error: &Error, ctx: &mut Self::CTX) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        error: &Error,
+        ctx: &mut Self::CTX,
+    ) -> FailToProxy {
         let error_code = match ctx {
             Some(passage) => passage.refuse(&mut session.downstream_session, error).await,
             None => 0,
         };
-        FailToProxy { error_code, can_reuse_downstream: false }
+        FailToProxy {
+            error_code,
+            can_reuse_downstream: false,
+        }
     }
 
     fn suppress_error_log(&self, _session: &Session, ctx: &Self::CTX, error: &Error) -> bool {

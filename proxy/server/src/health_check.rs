@@ -28,12 +28,22 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
         let now = Instant::now();
         let mut living = HashMap::new();
         for upstream in snapshot.upstreams.values() {
-            let Some(health) = &upstream.table.health else { continue };
+            let Some(health) = &upstream.table.health else {
+                continue;
+            };
             for candidate in upstream.cluster.backends() {
-                let id = (Arc::clone(&upstream.name), Arc::clone(candidate.backend.id()));
+                let id = (
+                    Arc::clone(&upstream.name),
+                    Arc::clone(candidate.backend.id()),
+                );
                 let next = due.get(&id).copied().unwrap_or(now);
                 let next = if next <= now {
-                    probes.spawn(probe(Arc::clone(&runtime), Arc::clone(upstream), candidate.clone(), health.clone()));
+                    probes.spawn(probe(
+                        Arc::clone(&runtime),
+                        Arc::clone(upstream),
+                        candidate.clone(),
+                        health.clone(),
+                    ));
                     now + Duration::from_millis(health.interval_ms)
                 } else {
                     next
@@ -45,10 +55,19 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
     }
 }
 
-async fn probe(runtime: Arc<Runtime>, upstream: Arc<Upstream>, candidate: Candidate, health: HealthTable) {
+async fn probe(
+    runtime: Arc<Runtime>,
+    upstream: Arc<Upstream>,
+    candidate: Candidate,
+    health: HealthTable,
+) {
     let limit = Duration::from_millis(health.timeout_ms);
-    let ok = timeout(limit, ask(&runtime, &upstream, &candidate, &health.path)).await.unwrap_or(false);
-    let change = candidate.backend.on_probe(ok, health.healthy_after, health.unhealthy_after);
+    let ok = timeout(limit, ask(&runtime, &upstream, &candidate, &health.path))
+        .await
+        .unwrap_or(false);
+    let change = candidate
+        .backend
+        .on_probe(ok, health.healthy_after, health.unhealthy_after);
     if let Some(standing) = change {
         tracing::info!(cluster = %upstream.name, backend = %candidate.backend.id(), ?standing, "backend health changed");
     }
@@ -57,7 +76,9 @@ async fn probe(runtime: Arc<Runtime>, upstream: Arc<Upstream>, candidate: Candid
 /// Whether the backend answers the path with 2xx. Connections are not kept: a probe also asks
 /// whether new ones are accepted.
 async fn ask(runtime: &Runtime, upstream: &Upstream, candidate: &Candidate, path: &str) -> bool {
-    let Some(target) = upstream.targets.get(candidate.index as usize) else { return false };
+    let Some(target) = upstream.targets.get(candidate.index as usize) else {
+        return false;
+    };
     let asked = async {
         let mut peer = target.peer.clone();
         // A pool of its own, never filled.
@@ -65,7 +86,11 @@ async fn ask(runtime: &Runtime, upstream: &Upstream, candidate: &Candidate, path
         let (mut session, _) = runtime.connector.get_http_session(&peer).await?;
         let mut head = RequestHeader::build("GET", path.as_bytes(), None)?;
         if upstream.table.http2 {
-            let scheme = if upstream.table.tls.is_some() { "https" } else { "http" };
+            let scheme = if upstream.table.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
             let authority = target.authority.to_str().unwrap_or("localhost");
             if let Ok(uri) = format!("{scheme}://{authority}{path}").parse() {
                 head.set_uri(uri);
@@ -76,7 +101,9 @@ async fn ask(runtime: &Runtime, upstream: &Upstream, candidate: &Candidate, path
         session.write_request_header(Box::new(head)).await?;
         session.finish_request_body().await?;
         session.read_response_header().await?;
-        let ok = session.response_header().is_some_and(|head| head.status.is_success());
+        let ok = session
+            .response_header()
+            .is_some_and(|head| head.status.is_success());
         session.shutdown().await;
         Ok::<bool, Box<pingora::Error>>(ok)
     };

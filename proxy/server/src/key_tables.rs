@@ -34,7 +34,13 @@ pub(crate) fn read(
                 Err(error) => {
                     let key = format!("key_tables.{name}.file");
                     let message = format!("cannot read {}: {error}", path.display());
-                    errors.push(located(text, &origin.file, &key, message, "create the file with [[keys]] tables, or remove the key"));
+                    errors.push(located(
+                        text,
+                        &origin.file,
+                        &key,
+                        message,
+                        "create the file with [[keys]] tables, or remove the key",
+                    ));
                 }
             }
         }
@@ -42,12 +48,25 @@ pub(crate) fn read(
         ids.sort_unstable();
         if let Some([id, _]) = ids.windows(2).find(|pair| pair.first() == pair.last()) {
             let message = format!("key id `{id}` is given twice, in the config and in the file");
-            errors.push(located(text, &origin.file, &format!("key_tables.{name}"), message, "give each key an id of its own"));
+            errors.push(located(
+                text,
+                &origin.file,
+                &format!("key_tables.{name}"),
+                message,
+                "give each key an id of its own",
+            ));
         }
-        let entries = written.iter().filter_map(|entry| key_entry(entry, interner)).collect();
+        let entries = written
+            .iter()
+            .filter_map(|entry| key_entry(entry, interner))
+            .collect();
         tables.push(KeyTable::new(name, entries));
     }
-    if errors.is_empty() { Ok(KeyTables::new(tables)) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(KeyTables::new(tables))
+    } else {
+        Err(errors)
+    }
 }
 
 fn key_entry(written: &Written, interner: &Interner) -> Option<KeyEntry> {
@@ -65,7 +84,10 @@ fn key_entry(written: &Written, interner: &Interner) -> Option<KeyEntry> {
         models: written.models.clone(),
         priority: written.priority,
     };
-    Some(KeyEntry { sha256, principal: Arc::new(principal) })
+    Some(KeyEntry {
+        sha256,
+        principal: Arc::new(principal),
+    })
 }
 
 fn hex32(text: &str) -> Option<[u8; 32]> {

@@ -6,12 +6,15 @@ use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_LENGTH, HOST};
 use http::{HeaderValue, Uri};
 use pingora::http::RequestHeader;
-use weir_host::{OUTBOUND_BODY_BYTES_MAX, Outbound, OutboundAnswer, OutboundError, OutboundRequest, OutboundResponse};
+use weir_host::{
+    OUTBOUND_BODY_BYTES_MAX, Outbound, OutboundAnswer, OutboundError, OutboundRequest,
+    OutboundResponse,
+};
 use weir_routing::Reservation;
 
 use crate::runtime::Runtime;
 use crate::snapshot::{Target, Upstream};
-use crate::upstream::{Link, connect, release};
+use crate::upstream::{Link, Wanted, connect, release};
 
 /// Sends over the gateway's own connections. Holds the runtime weakly: the runtime's host holds this.
 pub(crate) struct Messenger {
@@ -21,7 +24,9 @@ pub(crate) struct Messenger {
 impl Messenger {
     /// For one runtime.
     pub(crate) fn new(runtime: &Arc<Runtime>) -> Arc<Self> {
-        Arc::new(Self { runtime: Arc::downgrade(runtime) })
+        Arc::new(Self {
+            runtime: Arc::downgrade(runtime),
+        })
     }
 }
 
@@ -31,19 +36,32 @@ impl Outbound for Messenger {
         Box::pin(async move {
             let runtime = runtime.ok_or(OutboundError::Internal)?;
             let timeout = request.timeout;
-            tokio::time::timeout(timeout, send(&runtime, request)).await.map_err(|_| OutboundError::Timeout)?
+            tokio::time::timeout(timeout, send(&runtime, request))
+                .await
+                .map_err(|_| OutboundError::Timeout)?
         })
     }
 }
 
-async fn send(runtime: &Runtime, request: OutboundRequest) -> Result<OutboundResponse, OutboundError> {
+async fn send(
+    runtime: &Runtime,
+    request: OutboundRequest,
+) -> Result<OutboundResponse, OutboundError> {
     let snapshot = runtime.snapshot();
-    let upstream = snapshot.upstreams.get(&request.cluster).ok_or(OutboundError::UnknownCluster)?;
+    let upstream = snapshot
+        .upstreams
+        .get(&request.cluster)
+        .ok_or(OutboundError::UnknownCluster)?;
     let mut tried = Vec::new();
     for _ in 0..=upstream.retries {
-        let Some((index, reservation)) = reserve(runtime, upstream, &tried) else { break };
+        let Some((index, reservation)) = reserve(runtime, upstream, &tried) else {
+            break;
+        };
         tried.push(index);
-        let target = upstream.targets.get(index as usize).ok_or(OutboundError::Internal)?;
+        let target = upstream
+            .targets
+            .get(index as usize)
+            .ok_or(OutboundError::Internal)?;
         let head = head(&request, upstream, target).ok_or(OutboundError::Internal)?;
         match ask(runtime, upstream, target, head, request.body.clone()).await {
             Ok(answer) => {
@@ -52,7 +70,9 @@ async fn send(runtime: &Runtime, request: OutboundRequest) -> Result<OutboundRes
             }
             Err(error) => {
                 tracing::debug!(cluster = %upstream.name, %error, "a filter's request failed");
-                reservation.backend().record_failure(runtime.now_ms(), &upstream.ejection);
+                reservation
+                    .backend()
+                    .record_failure(runtime.now_ms(), &upstream.ejection);
             }
         }
     }
@@ -72,11 +92,21 @@ fn head(request: &OutboundRequest, upstream: &Upstream, target: &Target) -> Opti
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = request.method.clone();
     parts.headers = request.headers.clone();
-    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+    parts
+        .headers
+        .insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
     parts.uri = if upstream.table.http2 {
-        let scheme = if upstream.table.tls.is_some() { "https" } else { "http" };
-        let uri = Uri::builder().scheme(scheme).authority(target.authority.as_bytes());
-        uri.path_and_query(request.path_and_query.as_str()).build().ok()?
+        let scheme = if upstream.table.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        let uri = Uri::builder()
+            .scheme(scheme)
+            .authority(target.authority.as_bytes());
+        uri.path_and_query(request.path_and_query.as_str())
+            .build()
+            .ok()?
     } else {
         parts.headers.insert(HOST, target.authority.clone());
         request.path_and_query.parse().ok()?
@@ -92,7 +122,8 @@ async fn ask(
     head: RequestHeader,
     body: Bytes,
 ) -> pingora::Result<Result<OutboundResponse, OutboundError>> {
-    let Link { mut session, .. } = connect(&runtime.connector, upstream, target).await?;
+    let Link { mut session, .. } =
+        connect(&runtime.connector, upstream, target, Wanted::Any).await?;
     session.write_request_header(Box::new(head)).await?;
     session.write_request_body(body, true).await?;
     session.finish_request_body().await?;

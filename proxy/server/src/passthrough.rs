@@ -38,12 +38,19 @@ pub(crate) struct Passage {
 
 impl Passage {
     /// Finds the route and asks the chain; refuses with the answer written already.
-    pub(crate) async fn begin(runtime: &Arc<Runtime>, downstream: &mut ServerSession) -> Result<Box<Self>, Connection> {
+    pub(crate) async fn begin(
+        runtime: &Arc<Runtime>,
+        downstream: &mut ServerSession,
+    ) -> Result<Box<Self>, Connection> {
         let snapshot = runtime.snapshot();
         let request_id = headers::request_id(downstream.req_header());
         let active = runtime.metrics.active(Api::Other);
         let mut exchange = Exchange::new(runtime, snapshot.clone(), Api::Other, request_id);
-        exchange.facts = Some(Box::new(classify::facts(&exchange, downstream, &bytes::Bytes::new())));
+        exchange.facts = Some(Box::new(classify::facts(
+            &exchange,
+            downstream,
+            &bytes::Bytes::new(),
+        )));
         trace::join(&mut exchange);
         match Self::admit(&mut exchange, &snapshot, downstream).await {
             Ok(route) => Ok(Box::new(Self {
@@ -154,14 +161,23 @@ impl Passage {
     fn blame(&mut self) {
         if let Some(reservation) = self.reservation.take() {
             let now_ms = self.exchange.runtime.now_ms();
-            reservation.backend().record_failure(now_ms, &self.upstream.ejection);
+            reservation
+                .backend()
+                .record_failure(now_ms, &self.upstream.ejection);
         }
     }
 
     /// The request as filters left it, with the edge's own headers.
     pub(crate) fn dress_request(&self, request: &mut RequestHeader) -> pingora::Result<()> {
-        let Some(facts) = &self.exchange.facts else { return Ok(()) };
-        let internal: Vec<_> = request.headers.keys().filter(|name| headers::is_internal(name.as_str())).cloned().collect();
+        let Some(facts) = &self.exchange.facts else {
+            return Ok(());
+        };
+        let internal: Vec<_> = request
+            .headers
+            .keys()
+            .filter(|name| headers::is_internal(name.as_str()))
+            .cloned()
+            .collect();
         for name in internal {
             request.remove_header(&name);
         }
@@ -176,29 +192,47 @@ impl Passage {
         }
         request.insert_header(X_REQUEST_ID, &*self.exchange.request_id)?;
         if let Some(path) = &self.path {
-            let uri = path.parse().map_err(|_| Error::new_in(ErrorType::InternalError))?;
+            let uri = path
+                .parse()
+                .map_err(|_| Error::new_in(ErrorType::InternalError))?;
             request.set_uri(uri);
         }
         Ok(())
     }
 
     /// The answer's head: response phases, and nothing internal.
-    pub(crate) async fn dress_response(&mut self, response: &mut ResponseHeader) -> pingora::Result<()> {
-        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS {
+    pub(crate) async fn dress_response(
+        &mut self,
+        response: &mut ResponseHeader,
+    ) -> pingora::Result<()> {
+        if response.status.is_informational() && response.status != StatusCode::SWITCHING_PROTOCOLS
+        {
             return Ok(());
         }
         self.exchange.progress.upstream_status = Some(response.status.as_u16());
         self.exchange.progress.status = response.status.as_u16();
         self.arrived();
-        let internal: Vec<_> = response.headers.keys().filter(|name| headers::is_internal(name.as_str())).cloned().collect();
+        let internal: Vec<_> = response
+            .headers
+            .keys()
+            .filter(|name| headers::is_internal(name.as_str()))
+            .cloned()
+            .collect();
         for name in internal {
             response.remove_header(&name);
         }
         response.insert_header(X_REQUEST_ID, &*self.exchange.request_id)?;
-        let Some(chain) = self.exchange.chain() else { return Ok(()) };
-        let Ok(mut facts) = self.exchange.take_facts() else { return Ok(()) };
+        let Some(chain) = self.exchange.chain() else {
+            return Ok(());
+        };
+        let Ok(mut facts) = self.exchange.take_facts() else {
+            return Ok(());
+        };
         let before = response.headers.clone();
-        facts.response = Some(ResponseFacts { status: response.status, headers: before.clone() });
+        facts.response = Some(ResponseFacts {
+            status: response.status,
+            headers: before.clone(),
+        });
         let (mut facts, result) = chain.response_headers(facts).await;
         let edited = facts.response.take();
         self.exchange.facts = Some(facts);
@@ -215,7 +249,11 @@ impl Passage {
     fn arrived(&mut self) {
         let now = tokio::time::Instant::now();
         self.exchange.progress.first_byte_at = Some(now);
-        let since = self.exchange.progress.sent_at.map_or(0, |sent| (now - sent).as_micros());
+        let since = self
+            .exchange
+            .progress
+            .sent_at
+            .map_or(0, |sent| (now - sent).as_micros());
         if let Some(reservation) = &mut self.reservation {
             reservation.first_byte(u64::try_from(since).unwrap_or(u64::MAX));
         }
@@ -239,7 +277,11 @@ impl Passage {
             self.exchange.progress.end = End::UpstreamError;
             return 0;
         }
-        let refusal = self.exchange.held.take().unwrap_or_else(|| Refusal::upstream_failed(error));
+        let refusal = self
+            .exchange
+            .held
+            .take()
+            .unwrap_or_else(|| Refusal::upstream_failed(error));
         downstream.set_keepalive(None);
         refuse::write(&mut self.exchange, downstream, refusal).await;
         self.exchange.progress.status
@@ -251,7 +293,11 @@ impl Passage {
             (None, Some(reservation)) => reservation.backend().record_success(),
             (Some(error), _) if self.exchange.progress.end == End::Ok => {
                 let client = *error.esource() == ErrorSource::Downstream;
-                self.exchange.progress.end = if client { End::ClientGone } else { End::UpstreamError };
+                self.exchange.progress.end = if client {
+                    End::ClientGone
+                } else {
+                    End::UpstreamError
+                };
             }
             _ => {}
         }
@@ -274,15 +320,26 @@ fn unrouted(path: &str) -> Refusal {
 }
 
 fn host(head: &RequestHeader) -> Option<&str> {
-    let host = head.headers.get(http::header::HOST).and_then(|value| value.to_str().ok());
+    let host = head
+        .headers
+        .get(http::header::HOST)
+        .and_then(|value| value.to_str().ok());
     let host = host.or_else(|| head.uri.authority().map(http::uri::Authority::as_str))?;
     // Without the port; an IPv6 literal keeps its brackets.
-    Some(host.rsplit_once(':').filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit())).map_or(host, |(name, _)| name))
+    Some(
+        host.rsplit_once(':')
+            .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
+            .map_or(host, |(name, _)| name),
+    )
 }
 
 /// Transport as filters see it.
 pub(crate) fn transport(head: &RequestHeader, http2: bool) -> Transport {
-    let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+    let content_type = head
+        .headers
+        .get(CONTENT_TYPE)
+        .map(HeaderValue::as_bytes)
+        .unwrap_or_default();
     if content_type.starts_with(b"application/grpc") {
         Transport::Grpc
     } else if head.headers.contains_key(UPGRADE) {
@@ -298,8 +355,16 @@ fn stripped(route: &Route, head: &RequestHeader) -> Option<String> {
     if !route.table.strip_prefix {
         return None;
     }
-    let rest = head.uri.path().strip_prefix(&route.table.path_prefix).unwrap_or("");
-    let query = head.uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let rest = head
+        .uri
+        .path()
+        .strip_prefix(&route.table.path_prefix)
+        .unwrap_or("");
+    let query = head
+        .uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     Some(format!("/{}{query}", rest.trim_start_matches('/')))
 }
 
@@ -322,7 +387,11 @@ fn replace_edited(request: &mut RequestHeader, edited: &HeaderMap) -> pingora::R
     Ok(())
 }
 
-fn apply(response: &mut ResponseHeader, before: &HeaderMap, edited: &HeaderMap) -> pingora::Result<()> {
+fn apply(
+    response: &mut ResponseHeader,
+    before: &HeaderMap,
+    edited: &HeaderMap,
+) -> pingora::Result<()> {
     for name in before.keys().filter(|name| !edited.contains_key(*name)) {
         response.remove_header(name);
     }

@@ -66,6 +66,8 @@ pub(crate) struct ModelTarget {
     pub(crate) upstream_model_json: Vec<u8>,
     /// Paths it answers on; empty = all.
     pub(crate) uris: Vec<String>,
+    /// Both attributes below as one id.
+    pub(crate) settings: NameId,
     /// Attribute `weir.routing-method`.
     pub(crate) routing_method: Option<Arc<str>>,
     /// Attribute `weir.token-rate-limit`.
@@ -80,7 +82,11 @@ impl ModelTarget {
     /// Whether the model answers on `path`; lenient about case and slashes at the end.
     pub(crate) fn supports(&self, path: &str) -> bool {
         let plain = |uri: &str| format!("/{}", uri.trim().trim_matches('/')).to_ascii_lowercase();
-        self.uris.is_empty() || self.uris.iter().any(|uri| uri == path || plain(uri) == plain(path))
+        self.uris.is_empty()
+            || self
+                .uris
+                .iter()
+                .any(|uri| uri == path || plain(uri) == plain(path))
     }
 }
 

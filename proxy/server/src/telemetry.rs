@@ -3,15 +3,18 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 use weir_dialect::{Api, Usage};
+use weir_pipeline::verdict::End;
 
 use crate::request::exchange::Exchange;
 
 /// Seconds; from a cached answer to a long generation.
-const DURATION_BUCKETS: &[f64] =
-    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0];
+const DURATION_BUCKETS: &[f64] = &[
+    0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0,
+];
 
 /// Every series of the gateway. Labels are bounded: APIs, statuses, ends, and names in the config.
 pub(crate) struct Metrics {
@@ -26,7 +29,56 @@ pub(crate) struct Metrics {
     reloads: IntCounterVec,
     config_rejected: IntGauge,
     config_number: IntGauge,
+    /// Those of every exchange, found once.
+    series: PerApi,
     started_unix_s: u64,
+}
+
+/// The series that every exchange of one API moves: looking them up by their labels costs more
+/// than moving them.
+struct Series {
+    active: IntGauge,
+    /// Status 200, ended well.
+    answered: IntCounter,
+    duration: Histogram,
+    ttft: Histogram,
+    /// Input and output tokens, reported by the upstream.
+    reported: [IntCounter; 2],
+    /// The same, estimated.
+    estimated: [IntCounter; 2],
+}
+
+struct PerApi {
+    chat_completions: Series,
+    responses: Series,
+    embeddings: Series,
+    messages: Series,
+    models: Series,
+    other: Series,
+}
+
+impl PerApi {
+    fn new(make: impl Fn(Api) -> Series) -> Self {
+        Self {
+            chat_completions: make(Api::ChatCompletions),
+            responses: make(Api::Responses),
+            embeddings: make(Api::Embeddings),
+            messages: make(Api::Messages),
+            models: make(Api::Models),
+            other: make(Api::Other),
+        }
+    }
+
+    fn of(&self, api: Api) -> &Series {
+        match api {
+            Api::ChatCompletions => &self.chat_completions,
+            Api::Responses => &self.responses,
+            Api::Embeddings => &self.embeddings,
+            Api::Messages => &self.messages,
+            Api::Models => &self.models,
+            Api::Other => &self.other,
+        }
+    }
 }
 
 impl Metrics {
@@ -35,28 +87,86 @@ impl Metrics {
     /// # Errors
     /// When a name is registered already: a fault of ours.
     pub(crate) fn new(registry: Registry) -> prometheus::Result<Self> {
-        let counters = |name: &str, help: &str, labels: &[&str]| IntCounterVec::new(Opts::new(name, help), labels);
-        let seconds = |name: &str, help: &str, labels: &[&str]| {
-            HistogramVec::new(HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec()), labels)
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels)
         };
+        let seconds = |name: &str, help: &str, labels: &[&str]| {
+            HistogramVec::new(
+                HistogramOpts::new(name, help).buckets(DURATION_BUCKETS.to_vec()),
+                labels,
+            )
+        };
+        let requests = counters(
+            "weir_requests_total",
+            "Exchanges that have ended.",
+            &["api", "status", "end"],
+        )?;
+        let duration = seconds(
+            "weir_request_seconds",
+            "From head read to last byte written.",
+            &["api"],
+        )?;
+        let ttft = seconds(
+            "weir_ttft_seconds",
+            "From head read to the first byte of the answer.",
+            &["api"],
+        )?;
+        let tokens = counters(
+            "weir_tokens_total",
+            "Tokens, reported or estimated.",
+            &["api", "direction", "reported"],
+        )?;
+        let active = IntGaugeVec::new(
+            Opts::new("weir_requests_active", "Exchanges in progress."),
+            &["api"],
+        )?;
+        let series = PerApi::new(|api| {
+            let api = api.as_str();
+            let counted = |reported| {
+                ["input", "output"].map(|way| tokens.with_label_values(&[api, way, reported]))
+            };
+            Series {
+                active: active.with_label_values(&[api]),
+                answered: requests.with_label_values(&[api, "200", "ok"]),
+                duration: duration.with_label_values(&[api]),
+                ttft: ttft.with_label_values(&[api]),
+                reported: counted("true"),
+                estimated: counted("false"),
+            }
+        });
         let metrics = Self {
-            requests: counters("weir_requests_total", "Exchanges that have ended.", &["api", "status", "end"])?,
-            duration: seconds("weir_request_seconds", "From head read to last byte written.", &["api"])?,
-            ttft: seconds("weir_ttft_seconds", "From head read to the first byte of the answer.", &["api"])?,
-            tokens: counters("weir_tokens_total", "Tokens, reported or estimated.", &["api", "direction", "reported"])?,
-            active: IntGaugeVec::new(Opts::new("weir_requests_active", "Exchanges in progress."), &["api"])?,
-            retries: counters("weir_upstream_retries_total", "Further candidates tried.", &["cluster"])?,
+            series,
+            requests,
+            duration,
+            ttft,
+            tokens,
+            active,
+            retries: counters(
+                "weir_upstream_retries_total",
+                "Further candidates tried.",
+                &["cluster"],
+            )?,
             completions_dropped: IntCounter::new(
                 "weir_completions_dropped_total",
                 "Ended exchanges that filters were not told of because they lag behind.",
             )?,
-            reloads: counters("weir_config_reloads_total", "Reloads by result.", &["result"])?,
+            reloads: counters(
+                "weir_config_reloads_total",
+                "Reloads by result.",
+                &["result"],
+            )?,
             config_rejected: IntGauge::new(
                 "weir_config_rejected",
                 "1 while the newest config or module was refused and an older one serves.",
             )?,
-            config_number: IntGauge::new("weir_config_number", "Number of the live configuration.")?,
-            started_unix_s: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs(),
+            config_number: IntGauge::new(
+                "weir_config_number",
+                "Number of the live configuration.",
+            )?,
+            started_unix_s: SystemTime::now()
+                .duration_since(UNIX_EPOCH)
+                .unwrap_or_default()
+                .as_secs(),
             registry,
         };
         let registry = &metrics.registry;
@@ -75,7 +185,7 @@ impl Metrics {
 
     /// Counts an exchange as active until the guard is dropped.
     pub(crate) fn active(&self, api: Api) -> Active {
-        let gauge = self.active.with_label_values(&[api.as_str()]);
+        let gauge = self.series.of(api).active.clone();
         gauge.inc();
         Active(gauge)
     }
@@ -85,23 +195,42 @@ impl Metrics {
         let families = prometheus::core::Collector::collect(&self.active);
         let values = families.iter().flat_map(|family| family.get_metric());
         #[allow(clippy::cast_possible_truncation, reason = "a count")]
-        let total = values.map(|metric| metric.get_gauge().get_value()).sum::<f64>() as i64;
+        let total = values
+            .map(|metric| metric.get_gauge().get_value())
+            .sum::<f64>() as i64;
         total
     }
 
     /// An exchange has ended.
-    pub(crate) fn ended(&self, exchange: &Exchange, usage: &Usage, ttft: Option<Duration>, total: Duration) {
+    pub(crate) fn ended(
+        &self,
+        exchange: &Exchange,
+        usage: &Usage,
+        ttft: Option<Duration>,
+        total: Duration,
+    ) {
         let api = exchange.api.as_str();
-        let mut status = [0_u8; 3];
-        let status = digits(exchange.progress.status, &mut status);
-        self.requests.with_label_values(&[api, status, exchange.progress.end.as_str()]).inc();
-        self.duration.with_label_values(&[api]).observe(total.as_secs_f64());
-        if let Some(ttft) = ttft {
-            self.ttft.with_label_values(&[api]).observe(ttft.as_secs_f64());
+        let series = self.series.of(exchange.api);
+        if exchange.progress.status == 200 && exchange.progress.end == End::Ok {
+            series.answered.inc();
+        } else {
+            let mut status = [0_u8; 3];
+            let status = digits(exchange.progress.status, &mut status);
+            self.requests
+                .with_label_values(&[api, status, exchange.progress.end.as_str()])
+                .inc();
         }
-        let reported = if usage.reported { "true" } else { "false" };
-        self.tokens.with_label_values(&[api, "input", reported]).inc_by(usage.input_tokens);
-        self.tokens.with_label_values(&[api, "output", reported]).inc_by(usage.output_tokens);
+        series.duration.observe(total.as_secs_f64());
+        if let Some(ttft) = ttft {
+            series.ttft.observe(ttft.as_secs_f64());
+        }
+        let [input, output] = if usage.reported {
+            &series.reported
+        } else {
+            &series.estimated
+        };
+        input.inc_by(usage.input_tokens);
+        output.inc_by(usage.output_tokens);
     }
 
     /// A further candidate is tried.
@@ -118,7 +247,8 @@ impl Metrics {
     pub(crate) fn reloaded(&self, result: &str, number: u64) {
         self.reloads.with_label_values(&[result]).inc();
         self.config_rejected.set(i64::from(result != "applied"));
-        self.config_number.set(i64::try_from(number).unwrap_or(i64::MAX));
+        self.config_number
+            .set(i64::try_from(number).unwrap_or(i64::MAX));
     }
 
     /// When the process began, in seconds since the Unix epoch.

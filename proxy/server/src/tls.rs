@@ -42,7 +42,9 @@ impl LiveCertificate {
     /// # Errors
     /// Files that cannot be read, hold no certificate or key, or do not belong together.
     pub(crate) fn read(cert: &Path, key: &Path) -> Result<Arc<Self>, CertificateError> {
-        Ok(Arc::new(Self { current: ArcSwap::from_pointee(certified(cert, key)?) }))
+        Ok(Arc::new(Self {
+            current: ArcSwap::from_pointee(certified(cert, key)?),
+        }))
     }
 
     /// Takes the files' new content.
@@ -62,9 +64,14 @@ impl ResolvesServerCert for LiveCertificate {
 }
 
 fn certified(cert: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> {
-    let of_certificate =
-        |reason: String| CertificateError::Certificate { file: cert.display().to_string(), reason };
-    let of_key = |reason: String| CertificateError::Key { file: key.display().to_string(), reason };
+    let of_certificate = |reason: String| CertificateError::Certificate {
+        file: cert.display().to_string(),
+        reason,
+    };
+    let of_key = |reason: String| CertificateError::Key {
+        file: key.display().to_string(),
+        reason,
+    };
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(cert)
         .and_then(Iterator::collect)
         .map_err(|error| of_certificate(error.to_string()))?;
@@ -72,8 +79,11 @@ fn certified(cert: &Path, key: &Path) -> Result<CertifiedKey, CertificateError> 
         return Err(of_certificate("it holds none".into()));
     }
     let private = PrivateKeyDer::from_pem_file(key).map_err(|error| of_key(error.to_string()))?;
-    let signer = rustls::crypto::ring::sign::any_supported_type(&private).map_err(|error| of_key(error.to_string()))?;
+    let signer = rustls::crypto::ring::sign::any_supported_type(&private)
+        .map_err(|error| of_key(error.to_string()))?;
     let certified = CertifiedKey::new(chain, signer);
-    certified.keys_match().map_err(|error| of_key(format!("it does not belong to the certificate: {error}")))?;
+    certified
+        .keys_match()
+        .map_err(|error| of_key(format!("it does not belong to the certificate: {error}")))?;
     Ok(certified)
 }

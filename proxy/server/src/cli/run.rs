@@ -33,7 +33,12 @@ pub(crate) fn run(args: RunArgs) -> ExitCode {
         Err(errors) => return refuse(&errors),
     };
     start_logging(&config);
-    let plan = Plan { file: args.config, config, text, upgrade: args.upgrade };
+    let plan = Plan {
+        file: args.config,
+        config,
+        text,
+        upgrade: args.upgrade,
+    };
     match boot::run(plan) {
         Ok(()) => ExitCode::SUCCESS,
         Err(BootError::Config(errors)) => refuse(&errors),
@@ -56,10 +61,15 @@ fn refuse(errors: &[ConfigError]) -> ExitCode {
 /// `WEIR_LOG`, else the config, says how much is told. pingora logs its own failed exchanges,
 /// which the access log tells better.
 fn start_logging(config: &Config) {
-    let quiet = format!("{},pingora_core=warn,pingora_proxy=error,pingora_runtime=warn,h2=warn", config.log.level);
+    let quiet = format!(
+        "{},pingora_core=warn,pingora_proxy=error,pingora_runtime=warn,h2=warn",
+        config.log.level
+    );
     let directives = std::env::var("WEIR_LOG").unwrap_or(quiet);
     let filter = EnvFilter::try_new(&directives).unwrap_or_else(|_| EnvFilter::new("info"));
-    let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
     let started = match config.log.format {
         LogFormat::Json => subscriber.json().flatten_event(true).try_init(),
         LogFormat::Text => subscriber.with_ansi(false).try_init(),

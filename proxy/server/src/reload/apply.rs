@@ -85,7 +85,9 @@ impl Reloader {
         certificates: BTreeMap<String, Arc<LiveCertificate>>,
     ) -> Self {
         let live = runtime.snapshot();
-        let watched = file.as_deref().map(|file| files(file, &Origin::of(file).folder, &live.config));
+        let watched = file
+            .as_deref()
+            .map(|file| files(file, &Origin::of(file).folder, &live.config));
         let mut reloader = Self {
             runtime,
             file,
@@ -147,7 +149,9 @@ impl Reloader {
 
     async fn reload(&mut self, why: &'static str) -> Reply {
         let Some(file) = self.file.clone() else {
-            return Reply::Unchanged { number: self.number };
+            return Reply::Unchanged {
+                number: self.number,
+            };
         };
         let origin = Origin::of(&file);
         let runtime = Arc::clone(&self.runtime);
@@ -160,8 +164,12 @@ impl Reloader {
             let (watched, seen) = (loaded.watched, loaded.seen);
             let compiled = loaded.config.and_then(|(config, text)| {
                 let live = runtime.snapshot();
-                let compiler =
-                    Compiler { host: &runtime.host, fleet: &runtime.fleet, origin: &origin, previous: Some(&live) };
+                let compiler = Compiler {
+                    host: &runtime.host,
+                    fleet: &runtime.fleet,
+                    origin: &origin,
+                    previous: Some(&live),
+                };
                 let snapshot = compiler.compile(config, Arc::from(text), number)?;
                 renew(&certificates, &snapshot, &origin)?;
                 Ok::<_, Vec<ConfigError>>(snapshot)
@@ -170,7 +178,9 @@ impl Reloader {
         });
         let (prints, watched, seen, compiled) = match built.await {
             Ok(built) => built,
-            Err(error) => return self.reject(vec![format!("the config could not be compiled: {error}")]),
+            Err(error) => {
+                return self.reject(vec![format!("the config could not be compiled: {error}")]);
+            }
         };
         self.prints = prints;
         if let Some(watched) = watched {
@@ -188,7 +198,10 @@ impl Reloader {
         let difference = weir_config::diff(&live.config, &snapshot.config);
         let mut changes = difference.lines;
         for (name, filter) in &snapshot.filters {
-            let other_module = live.filters.get(name).is_some_and(|old| old.module_sha256() != filter.module_sha256());
+            let other_module = live
+                .filters
+                .get(name)
+                .is_some_and(|old| old.module_sha256() != filter.module_sha256());
             if other_module {
                 changes.push(format!("filters.{name}: module changed"));
             }
@@ -203,13 +216,26 @@ impl Reloader {
         }
         self.runtime.metrics.reloaded("applied", snapshot.number);
         tracing::info!(number = snapshot.number, why, ?changes, needs_restart = ?difference.boot, "config is live");
-        Reply::Applied { number: snapshot.number, changes, needs_restart: difference.boot }
+        Reply::Applied {
+            number: snapshot.number,
+            changes,
+            needs_restart: difference.boot,
+        }
     }
 
     fn reject(&mut self, errors: Vec<String>) -> Reply {
-        tracing::error!(?errors, serving = self.runtime.snapshot().number, "config refused; the last good one serves on");
-        self.runtime.history.lock().rejected = Some(Rejected { at_unix_ms: unix_ms(), errors: errors.clone() });
-        self.runtime.metrics.reloaded("rejected", self.runtime.snapshot().number);
+        tracing::error!(
+            ?errors,
+            serving = self.runtime.snapshot().number,
+            "config refused; the last good one serves on"
+        );
+        self.runtime.history.lock().rejected = Some(Rejected {
+            at_unix_ms: unix_ms(),
+            errors: errors.clone(),
+        });
+        self.runtime
+            .metrics
+            .reloaded("rejected", self.runtime.snapshot().number);
         Reply::Rejected { errors }
     }
 
@@ -223,8 +249,15 @@ impl Reloader {
             past.map(|past| Arc::clone(&past.snapshot))
         };
         let Some(snapshot) = chosen else {
-            let wanted = number.map_or_else(|| "an earlier configuration".into(), |number| format!("number {number}"));
-            return Reply::Rejected { errors: vec![format!("{wanted} is not in the history; GET /config/history lists it")] };
+            let wanted = number.map_or_else(
+                || "an earlier configuration".into(),
+                |number| format!("number {number}"),
+            );
+            return Reply::Rejected {
+                errors: vec![format!(
+                    "{wanted} is not in the history; GET /config/history lists it"
+                )],
+            };
         };
         let live = self.runtime.snapshot();
         let changes = weir_config::diff(&live.config, &snapshot.config).lines;
@@ -234,9 +267,15 @@ impl Reloader {
         // The files still say what was rolled back: not taken again until they change.
         history.bad = Some(self.seen);
         drop(history);
-        self.runtime.metrics.reloaded("rolled_back", snapshot.number);
+        self.runtime
+            .metrics
+            .reloaded("rolled_back", snapshot.number);
         tracing::warn!(number = snapshot.number, why, ?changes, "rolled back");
-        Reply::Applied { number: snapshot.number, changes, needs_restart: Vec::new() }
+        Reply::Applied {
+            number: snapshot.number,
+            changes,
+            needs_restart: Vec::new(),
+        }
     }
 
     /// A filter that is new or changed in the live configuration and trips soon after takes the
@@ -244,7 +283,9 @@ impl Reloader {
     fn tripped(&mut self, filter: &Arc<str>) {
         let blamed = {
             let history = self.runtime.history.lock();
-            let (Some(live), Some(before)) = (history.live(), history.previous()) else { return };
+            let (Some(live), Some(before)) = (history.live(), history.previous()) else {
+                return;
+            };
             let age_ms = unix_ms().saturating_sub(live.since_unix_ms);
             let fresh = age_ms <= live.snapshot.config.reload.rollback_window_ms;
             let of = |snapshot: &Snapshot| snapshot.filters.get(&**filter).cloned();
@@ -257,7 +298,10 @@ impl Reloader {
         if blamed {
             let reason = format!("filter `{filter}` tripped its breaker soon after it went live");
             self.roll_back(None, "breaker");
-            self.runtime.history.lock().rejected = Some(Rejected { at_unix_ms: unix_ms(), errors: vec![reason] });
+            self.runtime.history.lock().rejected = Some(Rejected {
+                at_unix_ms: unix_ms(),
+                errors: vec![reason],
+            });
         }
     }
 }
@@ -277,7 +321,13 @@ fn load(file: &Path, origin: &Origin, prints: &mut Fingerprints) -> Loaded {
     loop {
         let (config, text) = match weir_config::load(file) {
             Ok(loaded) => loaded,
-            Err(errors) => return Loaded { config: Err(errors), watched: None, seen: [0; 32] },
+            Err(errors) => {
+                return Loaded {
+                    config: Err(errors),
+                    watched: None,
+                    seen: [0; 32],
+                };
+            }
         };
         let watched = files(file, &origin.folder, &config);
         let seen = prints.of(&watched);
@@ -285,14 +335,22 @@ fn load(file: &Path, origin: &Origin, prints: &mut Fingerprints) -> Loaded {
         // Otherwise it was written in between, and the fingerprint is not of this text.
         let same = std::fs::read_to_string(file).is_ok_and(|now| now == text);
         if same || looks >= SETTLE_LOOKS_MAX {
-            return Loaded { config: Ok((config, text)), watched: Some(watched), seen };
+            return Loaded {
+                config: Ok((config, text)),
+                watched: Some(watched),
+                seen,
+            };
         }
     }
 }
 
 /// Makes a snapshot and its key tables live.
 fn publish(runtime: &Runtime, snapshot: &Arc<Snapshot>) {
-    runtime.host.services().key_tables.store(Arc::clone(&snapshot.key_tables));
+    runtime
+        .host
+        .services()
+        .key_tables
+        .store(Arc::clone(&snapshot.key_tables));
     runtime.swap(Arc::clone(snapshot));
     runtime.fleet.forget_unused();
 }
@@ -305,15 +363,27 @@ fn renew(
     let config: &Config = &snapshot.config;
     let mut errors = Vec::new();
     for (place, listener) in config.listeners.iter().enumerate() {
-        let (Some(live), Some(tls)) = (certificates.get(&listener.name), &listener.tls) else { continue };
+        let (Some(live), Some(tls)) = (certificates.get(&listener.name), &listener.tls) else {
+            continue;
+        };
         let cert = weir_config::resolve(&origin.folder, &tls.cert);
         let key = weir_config::resolve(&origin.folder, &tls.key);
         if let Err(error) = live.renew(&cert, &key) {
             let at = format!("listeners[{place}].tls");
-            errors.push(located(&snapshot.text, &origin.file, &at, error.to_string(), "give the PEM files of a certificate chain and its key"));
+            errors.push(located(
+                &snapshot.text,
+                &origin.file,
+                &at,
+                error.to_string(),
+                "give the PEM files of a certificate chain and its key",
+            ));
         }
     }
-    if errors.is_empty() { Ok(()) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(())
+    } else {
+        Err(errors)
+    }
 }
 
 fn answer(reply: Option<oneshot::Sender<Reply>>, outcome: Reply) {

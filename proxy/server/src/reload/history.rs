@@ -44,14 +44,34 @@ pub(crate) struct History {
 impl History {
     /// A process begins.
     pub(crate) fn starting_with(snapshot: &Arc<Snapshot>) -> Self {
-        let first = Past { snapshot: Arc::clone(snapshot), since_unix_ms: unix_ms(), changes: Vec::new(), why: "start" };
-        Self { past: VecDeque::from([first]), rejected: None, bad: None, needs_restart: Vec::new() }
+        let first = Past {
+            snapshot: Arc::clone(snapshot),
+            since_unix_ms: unix_ms(),
+            changes: Vec::new(),
+            why: "start",
+        };
+        Self {
+            past: VecDeque::from([first]),
+            rejected: None,
+            bad: None,
+            needs_restart: Vec::new(),
+        }
     }
 
     /// A configuration went live.
-    pub(crate) fn push(&mut self, snapshot: &Arc<Snapshot>, changes: Vec<String>, why: &'static str) {
+    pub(crate) fn push(
+        &mut self,
+        snapshot: &Arc<Snapshot>,
+        changes: Vec<String>,
+        why: &'static str,
+    ) {
         let max = snapshot.config.reload.history.max(1);
-        self.past.push_back(Past { snapshot: Arc::clone(snapshot), since_unix_ms: unix_ms(), changes, why });
+        self.past.push_back(Past {
+            snapshot: Arc::clone(snapshot),
+            since_unix_ms: unix_ms(),
+            changes,
+            why,
+        });
         while self.past.len() > max {
             self.past.pop_front();
         }
@@ -81,6 +101,8 @@ impl History {
 
 /// Now.
 pub(crate) fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

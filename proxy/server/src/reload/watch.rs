@@ -48,9 +48,18 @@ pub(crate) fn files(config_file: &Path, folder: &Path, config: &Config) -> Vec<P
         }
     }
     for table in config.key_tables.values() {
-        files.extend(table.file.iter().map(|file| weir_config::resolve(folder, file)));
+        files.extend(
+            table
+                .file
+                .iter()
+                .map(|file| weir_config::resolve(folder, file)),
+        );
     }
-    for tls in config.listeners.iter().filter_map(|listener| listener.tls.as_ref()) {
+    for tls in config
+        .listeners
+        .iter()
+        .filter_map(|listener| listener.tls.as_ref())
+    {
         files.push(weir_config::resolve(folder, &tls.cert));
         files.push(weir_config::resolve(folder, &tls.key));
     }
@@ -63,7 +72,14 @@ type Trace = Option<(u64, u64, u64, i64, i64, i64)>;
 fn trace(file: &Path) -> Trace {
     // Follows symlinks: a ConfigMap swaps the link, not the file.
     let meta = std::fs::metadata(file).ok()?;
-    Some((meta.dev(), meta.ino(), meta.size(), meta.mtime(), meta.mtime_nsec(), meta.ctime_nsec()))
+    Some((
+        meta.dev(),
+        meta.ino(),
+        meta.size(),
+        meta.mtime(),
+        meta.mtime_nsec(),
+        meta.ctime_nsec(),
+    ))
 }
 
 /// Content hashes of a set of files, computed anew only for those whose entry has changed.
@@ -119,7 +135,11 @@ mod tests {
         std::fs::write(at("c"), "1").unwrap();
         std::os::unix::fs::symlink(at("c"), at("new")).unwrap();
         std::fs::rename(at("new"), at("link")).unwrap();
-        assert_eq!(first, prints.of(&files), "the link leads to the first content again");
+        assert_eq!(
+            first,
+            prints.of(&files),
+            "the link leads to the first content again"
+        );
         std::fs::remove_file(at("link")).unwrap();
         assert_ne!(first, prints.of(&files), "gone");
     }

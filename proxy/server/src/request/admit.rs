@@ -7,7 +7,9 @@ use crate::request::refuse::Refusal;
 
 /// Header phases, then who calls. With no chain at all nobody is asked.
 pub(crate) async fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
-    let Some(chain) = exchange.chain() else { return Ok(()) };
+    let Some(chain) = exchange.chain() else {
+        return Ok(());
+    };
     let (facts, result) = chain.request_headers(exchange.take_facts()?).await;
     exchange.facts = Some(facts);
     result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
@@ -18,7 +20,9 @@ pub(crate) async fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
 
 /// Limits, validation, edits of the body.
 pub(crate) async fn request(exchange: &mut Exchange) -> Result<(), Refusal> {
-    let Some(chain) = exchange.chain() else { return Ok(()) };
+    let Some(chain) = exchange.chain() else {
+        return Ok(());
+    };
     let (facts, result) = chain.request(exchange.take_facts()?).await;
     exchange.facts = Some(facts);
     result.map_err(|stop| Refusal::stopped(stop, End::Limited))
@@ -26,7 +30,9 @@ pub(crate) async fn request(exchange: &mut Exchange) -> Result<(), Refusal> {
 
 /// What keeps the conversation together.
 pub(crate) async fn affinity(exchange: &mut Exchange) -> Result<(), Refusal> {
-    let Some(chain) = exchange.chain() else { return Ok(()) };
+    let Some(chain) = exchange.chain() else {
+        return Ok(());
+    };
     let (facts, result) = chain.affinity(exchange.take_facts()?).await;
     exchange.facts = Some(facts);
     exchange.affinity = result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;

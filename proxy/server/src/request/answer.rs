@@ -9,11 +9,19 @@ use crate::request::refuse::{self, Refusal};
 use crate::request::serve::Connection;
 
 /// `GET /v1/models` and `GET /v1/models/{id}`: the models this caller may use.
-pub(crate) async fn models(exchange: &mut Exchange, downstream: &mut ServerSession) -> Result<Connection, Refusal> {
+pub(crate) async fn models(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+) -> Result<Connection, Refusal> {
     let snapshot = exchange.snapshot.clone();
-    let allowed = exchange.facts.as_ref().and_then(|facts| facts.principal.clone());
+    let allowed = exchange
+        .facts
+        .as_ref()
+        .and_then(|facts| facts.principal.clone());
     let visible = |id: &str| {
-        allowed.as_ref().is_none_or(|who| who.models.is_empty() || who.models.iter().any(|model| model == id))
+        allowed
+            .as_ref()
+            .is_none_or(|who| who.models.is_empty() || who.models.iter().any(|model| model == id))
     };
     let mut ids: Vec<&str> = snapshot
         .functions
@@ -24,7 +32,11 @@ pub(crate) async fn models(exchange: &mut Exchange, downstream: &mut ServerSessi
         .collect();
     ids.sort_unstable();
     let created = exchange.runtime.metrics.started_unix_s();
-    let path = exchange.facts.as_ref().map(|facts| facts.path.clone()).unwrap_or_default();
+    let path = exchange
+        .facts
+        .as_ref()
+        .map(|facts| facts.path.clone())
+        .unwrap_or_default();
     let body = match Api::model_id(&path) {
         None => models_list(ids.iter().map(|id| (*id, created, "weir"))),
         Some(wanted) => {

@@ -21,13 +21,23 @@ const SESSION_HEADER: &str = "x-multi-turn-session-id";
 const SESSION_ID_MAX: usize = 256;
 
 /// Reads the whole body, bounded by `limits.body_max_bytes`.
-pub(crate) async fn read_body(exchange: &mut Exchange, downstream: &mut ServerSession) -> Result<Bytes, Refusal> {
+pub(crate) async fn read_body(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+) -> Result<Bytes, Refusal> {
     let head = downstream.req_header();
     let limits = &exchange.snapshot.config.limits;
     let max = limits.body_max_bytes;
-    let header_bytes: usize = head.headers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    let header_bytes: usize = head
+        .headers
+        .iter()
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
     if head.headers.len() > limits.headers_max || header_bytes > limits.headers_max_bytes {
-        return Err(Refusal::headers_too_large(limits.headers_max, limits.headers_max_bytes));
+        return Err(Refusal::headers_too_large(
+            limits.headers_max,
+            limits.headers_max_bytes,
+        ));
     }
     if exchange.api == Api::Models {
         return Ok(Bytes::new());
@@ -37,7 +47,10 @@ pub(crate) async fn read_body(exchange: &mut Exchange, downstream: &mut ServerSe
         return Err(Refusal::body_too_large(max));
     }
     if head.headers.contains_key(http::header::EXPECT) {
-        downstream.write_continue_response().await.map_err(|_| Refusal::caller_gone())?;
+        downstream
+            .write_continue_response()
+            .await
+            .map_err(|_| Refusal::caller_gone())?;
     }
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
@@ -57,19 +70,29 @@ pub(crate) async fn read_body(exchange: &mut Exchange, downstream: &mut ServerSe
             None => first = Some(chunk),
             Some(head) => {
                 if rest.is_empty() {
-                    rest.reserve(announced.map_or(head.len() * 2, |n| usize::try_from(n).unwrap_or(0)));
+                    rest.reserve(
+                        announced.map_or(head.len() * 2, |n| usize::try_from(n).unwrap_or(0)),
+                    );
                     rest.extend_from_slice(head);
                 }
                 rest.extend_from_slice(&chunk);
             }
         }
     }
-    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first.unwrap_or_default()
+    } else {
+        rest.freeze()
+    })
 }
 
 /// Fills in what filters see and finds the model. The facts are there even when this refuses, so
 /// that authorization can speak first.
-pub(crate) fn classify(exchange: &mut Exchange, downstream: &ServerSession, body: &Bytes) -> Result<(), Refusal> {
+pub(crate) fn classify(
+    exchange: &mut Exchange,
+    downstream: &ServerSession,
+    body: &Bytes,
+) -> Result<(), Refusal> {
     exchange.facts = Some(Box::new(facts(exchange, downstream, body)));
     if exchange.api == Api::Models {
         return Ok(());
@@ -80,7 +103,10 @@ pub(crate) fn classify(exchange: &mut Exchange, downstream: &ServerSession, body
     let target = exchange.snapshot.model(&function, model).cloned();
     let target = target.ok_or_else(|| Refusal::model_not_found(&peek.model))?;
     if !target.supports(exchange.api.path()) {
-        return Err(Refusal::endpoint_not_supported(&peek.model, exchange.api.path()));
+        return Err(Refusal::endpoint_not_supported(
+            &peek.model,
+            exchange.api.path(),
+        ));
     }
     if let Some(facts) = &mut exchange.facts {
         describe(facts, &peek, &target);
@@ -147,6 +173,7 @@ fn describe(facts: &mut Facts, peek: &Peek, target: &crate::snapshot::ModelTarge
     };
     view.routing_key = target.routing_key_id;
     view.model = target.model_id;
+    view.settings = target.settings;
     view.est_input_tokens = peek.est_input_tokens;
     view.max_output_tokens = peek.max_output_tokens;
     view.session_hash = facts.session_keys.first().map_or(0, |key| key.hash);
@@ -156,9 +183,15 @@ fn describe(facts: &mut Facts, peek: &Peek, target: &crate::snapshot::ModelTarge
 /// 256 bytes, no control bytes) count as absent.
 fn session_keys(peek: &Peek, facts: &Facts) -> Vec<SessionKey> {
     let valid = |value: &str| {
-        !value.is_empty() && value.len() <= SESSION_ID_MAX && !value.bytes().any(|b| b < 0x20 || b == 0x7f)
+        !value.is_empty()
+            && value.len() <= SESSION_ID_MAX
+            && !value.bytes().any(|b| b < 0x20 || b == 0x7f)
     };
-    let key = |source, value: &str| SessionKey { source, value: value.to_owned(), hash: weir_host::hash53(value.as_bytes()) };
+    let key = |source, value: &str| SessionKey {
+        source,
+        value: value.to_owned(),
+        hash: weir_host::hash53(value.as_bytes()),
+    };
     let mut keys = Vec::new();
     for found in &peek.session {
         let source = match found.source {
@@ -169,7 +202,11 @@ fn session_keys(peek: &Peek, facts: &Facts) -> Vec<SessionKey> {
             keys.push(key(source, &found.value));
         }
     }
-    let header = facts.headers.get(SESSION_HEADER).and_then(|value| value.to_str().ok()).map(str::trim);
+    let header = facts
+        .headers
+        .get(SESSION_HEADER)
+        .and_then(|value| value.to_str().ok())
+        .map(str::trim);
     if let Some(value) = header.filter(|value| valid(value)) {
         keys.push(key(SessionSource::SessionHeader, value));
     }
@@ -177,10 +214,14 @@ fn session_keys(peek: &Peek, facts: &Facts) -> Vec<SessionKey> {
 }
 
 fn peer(downstream: &ServerSession) -> Option<SocketAddr> {
-    downstream.client_addr().and_then(|address| address.as_inet().copied())
+    downstream
+        .client_addr()
+        .and_then(|address| address.as_inet().copied())
 }
 
 fn unix_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -77,7 +77,12 @@ pub(crate) struct Progress {
 
 impl Exchange {
     /// An exchange about which nothing is known but the API.
-    pub(crate) fn new(runtime: &Arc<Runtime>, snapshot: Arc<Snapshot>, api: Api, request_id: Arc<str>) -> Self {
+    pub(crate) fn new(
+        runtime: &Arc<Runtime>,
+        snapshot: Arc<Snapshot>,
+        api: Api,
+        request_id: Arc<str>,
+    ) -> Self {
         Self {
             runtime: Arc::clone(runtime),
             snapshot,
@@ -125,7 +130,10 @@ impl Exchange {
         if let Some(usage) = self.progress.usage {
             return usage;
         }
-        let input_tokens = self.call.as_ref().map_or(0, |call| u64::from(call.peek.est_input_tokens));
+        let input_tokens = self
+            .call
+            .as_ref()
+            .map_or(0, |call| u64::from(call.peek.est_input_tokens));
         Usage {
             input_tokens,
             // Four bytes of text a token, the same rule as the estimate of the input.

@@ -17,7 +17,7 @@ use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
 use crate::request::{relay, upstream_request};
 use crate::snapshot::{Target, Upstream};
-use crate::upstream::{Link, connect, release};
+use crate::upstream::{Link, Wanted, connect, release};
 
 /// Longest time a routing filter may make an exchange wait in all.
 const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -36,18 +36,32 @@ pub(crate) struct Failure {
 impl Failure {
     /// The caller left.
     pub(crate) fn gone() -> Self {
-        Self { refusal: Refusal::caller_gone(), retry: false, stale: false }
+        Self {
+            refusal: Refusal::caller_gone(),
+            retry: false,
+            stale: false,
+        }
     }
 
     /// The backend failed before it answered.
     pub(crate) fn of(error: &pingora::Error, reused: bool) -> Self {
-        let timed_out = matches!(error.etype(), pingora::ErrorType::ReadTimedout | pingora::ErrorType::WriteTimedout);
-        Self { refusal: Refusal::upstream_failed(error), retry: true, stale: reused && !timed_out }
+        let timed_out = matches!(
+            error.etype(),
+            pingora::ErrorType::ReadTimedout | pingora::ErrorType::WriteTimedout
+        );
+        Self {
+            refusal: Refusal::upstream_failed(error),
+            retry: true,
+            stale: reused && !timed_out,
+        }
     }
 }
 
 /// Walks candidates until one answers.
-pub(crate) async fn forward(exchange: &mut Exchange, downstream: &mut ServerSession) -> Result<Connection, Refusal> {
+pub(crate) async fn forward(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+) -> Result<Connection, Refusal> {
     let upstream = match &exchange.call {
         Some(call) => call.target.upstream.clone(),
         None => return Err(Refusal::internal()),
@@ -57,19 +71,30 @@ pub(crate) async fn forward(exchange: &mut Exchange, downstream: &mut ServerSess
     let mut tries_left = upstream.retries;
     let mut last: Option<Refusal> = None;
     loop {
-        let (index, mut reservation) = match choose(exchange, downstream, &upstream, &excluded).await {
-            Ok(chosen) => chosen,
-            // Why the tried ones failed says more than that there are no more.
-            Err(refusal) => return Err(last.unwrap_or(refusal)),
-        };
-        let mut stale_left = 1;
+        let (index, mut reservation) =
+            match choose(exchange, downstream, &upstream, &excluded).await {
+                Ok(chosen) => chosen,
+                // Why the tried ones failed says more than that there are no more.
+                Err(refusal) => return Err(last.unwrap_or(refusal)),
+            };
+        let mut wanted = Wanted::Any;
         let failure = loop {
-            match attempt(exchange, downstream, &upstream, index, &mut reservation, &body).await {
+            match attempt(
+                exchange,
+                downstream,
+                &upstream,
+                index,
+                &mut reservation,
+                &body,
+                wanted,
+            )
+            .await
+            {
                 Ok(connection) => {
                     reservation.backend().record_success();
                     return Ok(connection);
                 }
-                Err(failure) if failure.stale && stale_left > 0 => stale_left -= 1,
+                Err(failure) if failure.stale && wanted == Wanted::Any => wanted = Wanted::New,
                 Err(failure) => break failure,
             }
         };
@@ -101,10 +126,15 @@ async fn choose(
     upstream: &Upstream,
     excluded: &[u32],
 ) -> Result<(u32, Reservation), Refusal> {
-    let affinity_hash = exchange.affinity.as_ref().map_or(0, |affinity| affinity.hash);
+    let affinity_hash = exchange
+        .affinity
+        .as_ref()
+        .map_or(0, |affinity| affinity.hash);
     let give_up = Instant::now() + ROUTE_WAIT_MAX;
     loop {
-        let candidates = upstream.cluster.candidates(exchange.runtime.now_ms(), excluded);
+        let candidates = upstream
+            .cluster
+            .candidates(exchange.runtime.now_ms(), excluded);
         if candidates.is_empty() {
             return Err(Refusal::no_backend(&upstream.name));
         }
@@ -114,16 +144,24 @@ async fn choose(
                 if Instant::now() + pause > give_up {
                     return Err(Refusal::overloaded(&upstream.name));
                 }
-                while_heard(downstream, pin!(sleep(pause))).await.map_err(|CallerGone| Refusal::caller_gone())?;
+                while_heard(downstream, pin!(sleep(pause)))
+                    .await
+                    .map_err(|CallerGone| Refusal::caller_gone())?;
             }
             Choice::Pick(position) => return reserve(upstream, &candidates, &[position], true),
             Choice::Ranked(ranking) => return reserve(upstream, &candidates, &ranking, false),
-            Choice::Abstain | Choice::Reject(_) => return reserve(upstream, &candidates, &[], true),
+            Choice::Abstain | Choice::Reject(_) => {
+                return reserve(upstream, &candidates, &[], true);
+            }
         }
     }
 }
 
-async fn rank(exchange: &mut Exchange, candidates: &CandidateSet, affinity_hash: u64) -> Result<Choice, Refusal> {
+async fn rank(
+    exchange: &mut Exchange,
+    candidates: &CandidateSet,
+    affinity_hash: u64,
+) -> Result<Choice, Refusal> {
     let chain = exchange.chain().ok_or_else(Refusal::internal)?;
     let mut facts = exchange.take_facts()?;
     facts.candidates = Some(candidates.clone());
@@ -160,29 +198,51 @@ async fn attempt(
     index: u32,
     reservation: &mut Reservation,
     body: &Bytes,
+    wanted: Wanted,
 ) -> Result<Connection, Failure> {
-    let internal = || Failure { refusal: Refusal::internal(), retry: false, stale: false };
+    let internal = || Failure {
+        refusal: Refusal::internal(),
+        retry: false,
+        stale: false,
+    };
     let target = upstream.targets.get(index as usize).ok_or_else(internal)?;
-    let head = upstream_request::head(exchange, upstream, target, body)
-        .map_err(|refusal| Failure { refusal, retry: false, stale: false })?;
+    let head =
+        upstream_request::head(exchange, upstream, target, body).map_err(|refusal| Failure {
+            refusal,
+            retry: false,
+            stale: false,
+        })?;
     exchange.progress.backend = Some(reservation.backend().id().clone());
     exchange.progress.tries += 1;
     exchange.progress.upstream_status = None;
-    let input = exchange.call.as_ref().map_or(0, |call| u64::from(call.peek.est_input_tokens));
+    let input = exchange
+        .call
+        .as_ref()
+        .map_or(0, |call| u64::from(call.peek.est_input_tokens));
     reservation.await_input(input);
     let runtime = exchange.runtime.clone();
-    let asking = pin!(ask(&runtime.connector, upstream, target, head, body.clone()));
+    let asking = pin!(ask(
+        &runtime.connector,
+        upstream,
+        target,
+        head,
+        body.clone(),
+        wanted
+    ));
     let asked_at = Instant::now();
-    let asked = while_heard(downstream, asking).await.map_err(|CallerGone| {
-        exchange.progress.sent_at = Some(asked_at);
-        Failure::gone()
-    })?;
+    let asked = while_heard(downstream, asking)
+        .await
+        .map_err(|CallerGone| {
+            exchange.progress.sent_at = Some(asked_at);
+            Failure::gone()
+        })?;
     exchange.progress.sent_at = Some(asked_at);
     let mut session = asked.map_err(|(error, reused)| {
         tracing::debug!(backend = %reservation.backend().id(), %error, reused, "upstream try failed");
         Failure::of(&error, reused)
     })?;
-    let connection = relay::relay(exchange, downstream, upstream, &mut session, reservation).await?;
+    let connection =
+        relay::relay(exchange, downstream, upstream, &mut session, reservation).await?;
     if connection == Connection::Reusable && session.response_done() {
         release(&exchange.runtime.connector, upstream, target, session).await;
     } else {
@@ -199,8 +259,14 @@ async fn ask(
     target: &Target,
     head: pingora::http::RequestHeader,
     body: Bytes,
+    wanted: Wanted,
 ) -> Result<UpstreamSession, (Box<pingora::Error>, bool)> {
-    let Link { mut session, reused } = connect(connector, upstream, target).await.map_err(|error| (error, false))?;
+    let Link {
+        mut session,
+        reused,
+    } = connect(connector, upstream, target, wanted)
+        .await
+        .map_err(|error| (error, false))?;
     session.set_read_timeout(Some(upstream.first_byte_timeout));
     session.set_write_timeout(Some(upstream.write_timeout));
     let exchanged = async {
@@ -209,7 +275,9 @@ async fn ask(
         session.finish_request_body().await?;
         loop {
             session.read_response_header().await?;
-            let interim = session.response_header().is_some_and(|head| head.status.is_informational());
+            let interim = session
+                .response_header()
+                .is_some_and(|head| head.status.is_informational());
             if !interim {
                 return Ok(());
             }

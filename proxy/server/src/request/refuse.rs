@@ -42,7 +42,12 @@ pub(crate) struct Refusal {
 }
 
 impl Refusal {
-    fn new(status: StatusCode, code: &'static str, end: End, message: impl Into<Cow<'static, str>>) -> Self {
+    fn new(
+        status: StatusCode,
+        code: &'static str,
+        end: End,
+        message: impl Into<Cow<'static, str>>,
+    ) -> Self {
         Self {
             status,
             code: Cow::Borrowed(code),
@@ -70,7 +75,13 @@ impl Refusal {
 
     /// The caller is gone.
     pub(crate) fn caller_gone() -> Self {
-        let mut refusal = Self::new(StatusCode::BAD_REQUEST, "caller_gone", End::ClientGone, "the caller left").unread();
+        let mut refusal = Self::new(
+            StatusCode::BAD_REQUEST,
+            "caller_gone",
+            End::ClientGone,
+            "the caller left",
+        )
+        .unread();
         refusal.silent = true;
         refusal
     }
@@ -98,8 +109,16 @@ impl Refusal {
 
     /// Over `limits.body_max_bytes`.
     pub(crate) fn body_too_large(max: usize) -> Self {
-        let message = format!("request body is larger than {max} bytes; shorten the prompt, or ask the operator to raise limits.body_max_bytes");
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", End::Denied, message).unread()
+        let message = format!(
+            "request body is larger than {max} bytes; shorten the prompt, or ask the operator to raise limits.body_max_bytes"
+        );
+        Self::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "body_too_large",
+            End::Denied,
+            message,
+        )
+        .unread()
     }
 
     /// Over `limits.headers_max` or `limits.headers_max_bytes`.
@@ -118,7 +137,8 @@ impl Refusal {
 
     /// The model string is not `function/model`.
     pub(crate) fn bad_model(error: ModelError) -> Self {
-        let message = format!("{error}; write `model` as FUNCTION/MODEL, GET /v1/models lists them");
+        let message =
+            format!("{error}; write `model` as FUNCTION/MODEL, GET /v1/models lists them");
         let mut refusal = Self::new(StatusCode::BAD_REQUEST, "", End::Denied, message);
         refusal.code = Cow::Borrowed(error.code());
         refusal.about(Some("model"))
@@ -126,8 +146,14 @@ impl Refusal {
 
     /// No such model.
     pub(crate) fn model_not_found(model: &str) -> Self {
-        let message = format!("The model '{model}' does not exist; GET /v1/models lists those that do");
-        let mut refusal = Self::new(StatusCode::NOT_FOUND, "model_not_found", End::Denied, message);
+        let message =
+            format!("The model '{model}' does not exist; GET /v1/models lists those that do");
+        let mut refusal = Self::new(
+            StatusCode::NOT_FOUND,
+            "model_not_found",
+            End::Denied,
+            message,
+        );
         // OpenAI's own type for this 404.
         refusal.error_type = Cow::Borrowed("invalid_request_error");
         refusal.about(Some("model"))
@@ -136,20 +162,42 @@ impl Refusal {
     /// The model does not answer on this path.
     pub(crate) fn endpoint_not_supported(model: &str, path: &str) -> Self {
         let message = format!("model \"{model}\" does not support {path}");
-        Self::new(StatusCode::BAD_REQUEST, "endpoint_not_supported", End::Denied, message).about(Some("model"))
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "endpoint_not_supported",
+            End::Denied,
+            message,
+        )
+        .about(Some("model"))
     }
 
     /// No such path.
     pub(crate) fn path_not_found(path: &str) -> Self {
-        let message = format!("no route for {path}; POST /v1/chat/completions and GET /v1/models are served, others need a [[routes]] entry");
-        Self::new(StatusCode::NOT_FOUND, "path_not_found", End::Denied, message).unread()
+        let message = format!(
+            "no route for {path}; POST /v1/chat/completions and GET /v1/models are served, others need a [[routes]] entry"
+        );
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "path_not_found",
+            End::Denied,
+            message,
+        )
+        .unread()
     }
 
     /// The path exists under another method.
     pub(crate) fn method_not_allowed(allow: &'static str) -> Self {
         let message = format!("this path is served for {allow} only");
-        let mut refusal = Self::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", End::Denied, message).unread();
-        refusal.headers.push((http::header::ALLOW, HeaderValue::from_static(allow)));
+        let mut refusal = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method_not_allowed",
+            End::Denied,
+            message,
+        )
+        .unread();
+        refusal
+            .headers
+            .push((http::header::ALLOW, HeaderValue::from_static(allow)));
         refusal
     }
 
@@ -160,7 +208,12 @@ impl Refusal {
             Stop::Failed(failure) => Self::filter_failed(&failure),
             Stop::NobodyAllowed => {
                 let message = "no authorizer of this pipeline accepts the request; send `Authorization: Bearer KEY`";
-                Self::new(StatusCode::UNAUTHORIZED, "invalid_api_key", End::Denied, message)
+                Self::new(
+                    StatusCode::UNAUTHORIZED,
+                    "invalid_api_key",
+                    End::Denied,
+                    message,
+                )
             }
         }
     }
@@ -182,53 +235,107 @@ impl Refusal {
     pub(crate) fn filter_failed(failure: &FilterFailure) -> Self {
         tracing::warn!(filter = %failure.filter, phase = failure.phase, kind = %failure.kind, detail = %failure.detail, "request refused: filter failed");
         let message = format!("filter `{}` is unavailable, try again", failure.filter);
-        let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "filter_unavailable", End::FilterFailed, message);
-        refusal.headers.push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
+        let mut refusal = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "filter_unavailable",
+            End::FilterFailed,
+            message,
+        );
+        refusal
+            .headers
+            .push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
         refusal
     }
 
     /// Nobody is eligible.
     pub(crate) fn no_backend(cluster: &str) -> Self {
         let message = format!("no healthy backend in cluster `{cluster}`, try again");
-        let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "no_eligible_candidates", End::UpstreamError, message);
-        refusal.headers.push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
+        let mut refusal = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "no_eligible_candidates",
+            End::UpstreamError,
+            message,
+        );
+        refusal
+            .headers
+            .push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
         refusal
     }
 
     /// Everybody is busy.
     pub(crate) fn overloaded(cluster: &str) -> Self {
-        let message = format!("every backend of cluster `{cluster}` is at max_concurrency, try again");
-        let mut refusal = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", End::Limited, message);
-        refusal.headers.push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
+        let message =
+            format!("every backend of cluster `{cluster}` is at max_concurrency, try again");
+        let mut refusal = Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            End::Limited,
+            message,
+        );
+        refusal
+            .headers
+            .push((http::header::RETRY_AFTER, HeaderValue::from_static("1")));
         refusal
     }
 
     /// The upstream failed before anything reached the caller.
     pub(crate) fn upstream_failed(error: &Error) -> Self {
         match error.etype() {
-            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream_connect_timeout", End::Timeout, "no backend accepted the connection in time")
-            }
-            ErrorType::ReadTimedout | ErrorType::WriteTimedout => {
-                Self::new(StatusCode::GATEWAY_TIMEOUT, "upstream_timeout", End::Timeout, "the backend did not answer in time")
-            }
-            ErrorType::ConnectRefused | ErrorType::ConnectNoRoute | ErrorType::ConnectError | ErrorType::SocketError
-            | ErrorType::TLSHandshakeFailure | ErrorType::InvalidCert | ErrorType::HandshakeError | ErrorType::ConnectProxyFailure => {
-                Self::new(StatusCode::BAD_GATEWAY, "upstream_unreachable", End::UpstreamError, "no backend could be reached")
-            }
-            _ => Self::new(StatusCode::BAD_GATEWAY, "upstream_failed", End::UpstreamError, "the backend failed before it answered"),
+            ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream_connect_timeout",
+                End::Timeout,
+                "no backend accepted the connection in time",
+            ),
+            ErrorType::ReadTimedout | ErrorType::WriteTimedout => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "upstream_timeout",
+                End::Timeout,
+                "the backend did not answer in time",
+            ),
+            ErrorType::ConnectRefused
+            | ErrorType::ConnectNoRoute
+            | ErrorType::ConnectError
+            | ErrorType::SocketError
+            | ErrorType::TLSHandshakeFailure
+            | ErrorType::InvalidCert
+            | ErrorType::HandshakeError
+            | ErrorType::ConnectProxyFailure => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "upstream_unreachable",
+                End::UpstreamError,
+                "no backend could be reached",
+            ),
+            _ => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "upstream_failed",
+                End::UpstreamError,
+                "the backend failed before it answered",
+            ),
         }
     }
 
     /// A unary answer over `limits.response_max_bytes`.
     pub(crate) fn response_too_large(max: usize) -> Self {
-        let message = format!("the backend's answer is larger than {max} bytes; ask for less at a time, or stream");
-        Self::new(StatusCode::BAD_GATEWAY, "response_too_large", End::UpstreamError, message)
+        let message = format!(
+            "the backend's answer is larger than {max} bytes; ask for less at a time, or stream"
+        );
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "response_too_large",
+            End::UpstreamError,
+            message,
+        )
     }
 
     /// The gateway's own fault.
     pub(crate) fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", End::FilterFailed, "internal error, try again")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal_error",
+            End::FilterFailed,
+            "internal error, try again",
+        )
     }
 
     /// How the exchange ends by it.
@@ -239,13 +346,27 @@ impl Refusal {
     /// The refusal as an error of the caller's API.
     pub(crate) fn fault(&self) -> Fault<'_> {
         let status = self.status.as_u16();
-        let error_type = if self.error_type.is_empty() { openai_type(status) } else { &self.error_type };
-        Fault { status, error_type, code: &self.code, message: &self.message, param: self.param }
+        let error_type = if self.error_type.is_empty() {
+            openai_type(status)
+        } else {
+            &self.error_type
+        };
+        Fault {
+            status,
+            error_type,
+            code: &self.code,
+            message: &self.message,
+            param: self.param,
+        }
     }
 }
 
 /// Tells the caller. Nothing may have been written before.
-pub(crate) async fn write(exchange: &mut Exchange, downstream: &mut ServerSession, refusal: Refusal) -> Connection {
+pub(crate) async fn write(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    refusal: Refusal,
+) -> Connection {
     exchange.progress.end = refusal.end;
     exchange.progress.code = Some(refusal.code.as_ref().into());
     if refusal.silent {
@@ -254,7 +375,10 @@ pub(crate) async fn write(exchange: &mut Exchange, downstream: &mut ServerSessio
     if refusal.unread {
         downstream.set_keepalive(None);
     }
-    let grpc = exchange.facts.as_ref().is_some_and(|facts| facts.transport == Transport::Grpc);
+    let grpc = exchange
+        .facts
+        .as_ref()
+        .is_some_and(|facts| facts.transport == Transport::Grpc);
     if grpc {
         return write_grpc(exchange, downstream, &refusal).await;
     }
@@ -271,17 +395,26 @@ pub(crate) async fn write(exchange: &mut Exchange, downstream: &mut ServerSessio
 }
 
 /// gRPC callers read a trailers-only answer (gRPC over HTTP/2, "Responses").
-async fn write_grpc(exchange: &mut Exchange, downstream: &mut ServerSession, refusal: &Refusal) -> Connection {
+async fn write_grpc(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    refusal: &Refusal,
+) -> Connection {
     exchange.progress.status = StatusCode::OK.as_u16();
     let head = || -> pingora::Result<ResponseHeader> {
         let mut head = ResponseHeader::build(StatusCode::OK, Some(4))?;
         head.insert_header(CONTENT_TYPE, HeaderValue::from_static("application/grpc"))?;
         head.insert_header("grpc-status", grpc_status(refusal).to_string())?;
-        head.insert_header("grpc-message", percent_encoded(&format!("{}: {}", refusal.code, refusal.message)))?;
+        head.insert_header(
+            "grpc-message",
+            percent_encoded(&format!("{}: {}", refusal.code, refusal.message)),
+        )?;
         head.insert_header(X_REQUEST_ID, &*exchange.request_id)?;
         Ok(head)
     };
-    let Ok(head) = head() else { return Connection::lost(exchange) };
+    let Ok(head) = head() else {
+        return Connection::lost(exchange);
+    };
     let written = async {
         downstream.write_response_header(Box::new(head)).await?;
         downstream.write_response_body(Bytes::new(), true).await
@@ -294,18 +427,20 @@ async fn write_grpc(exchange: &mut Exchange, downstream: &mut ServerSession, ref
 
 /// The filter's own, else by the table of gRPC's HTTP mapping, with the finer ones where we know.
 fn grpc_status(refusal: &Refusal) -> u16 {
-    refusal.grpc_status.unwrap_or(match refusal.status.as_u16() {
-        400 => 3,
-        401 => 16,
-        403 => 7,
-        404 => 5,
-        408 | 504 => 4,
-        413 | 429 | 431 => 8,
-        405 | 501 => 12,
-        502 | 503 => 14,
-        500 => 13,
-        _ => 2,
-    })
+    refusal
+        .grpc_status
+        .unwrap_or(match refusal.status.as_u16() {
+            400 => 3,
+            401 => 16,
+            403 => 7,
+            404 => 5,
+            408 | 504 => 4,
+            413 | 429 | 431 => 8,
+            405 | 501 => 12,
+            502 | 503 => 14,
+            500 => 13,
+            _ => 2,
+        })
 }
 
 /// gRPC's rule for `grpc-message`: percent-encoding of all but printable ASCII, and of `%`.
@@ -331,7 +466,9 @@ pub(crate) async fn write_json(
     exchange.progress.status = status.as_u16();
     exchange.progress.response_bytes = body.len() as u64;
     let head = head(status, headers, &exchange.request_id, body.len());
-    let Ok(head) = head else { return Connection::lost(exchange) };
+    let Ok(head) = head else {
+        return Connection::lost(exchange);
+    };
     let written = async {
         downstream.write_response_header(Box::new(head)).await?;
         downstream.write_response_body(body, true).await

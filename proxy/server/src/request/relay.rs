@@ -23,8 +23,11 @@ use crate::request::stream;
 use crate::snapshot::Upstream;
 
 /// Statuses by which a backend says that another may do better.
-const RETRYABLE: [StatusCode; 3] =
-    [StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE, StatusCode::GATEWAY_TIMEOUT];
+const RETRYABLE: [StatusCode; 3] = [
+    StatusCode::BAD_GATEWAY,
+    StatusCode::SERVICE_UNAVAILABLE,
+    StatusCode::GATEWAY_TIMEOUT,
+];
 
 /// Relays head and body. An `Err` means that nothing has reached the caller yet.
 pub(crate) async fn relay(
@@ -41,25 +44,57 @@ pub(crate) async fn relay(
     downstream.set_write_timeout(Some(upstream.write_timeout));
     if headers::is_event_stream(&received) {
         // Boxed: unary exchanges, the most frequent, need not carry room for a stream.
-        return Box::pin(stream::relay(exchange, downstream, session, reservation, status, received)).await;
+        return Box::pin(stream::relay(
+            exchange,
+            downstream,
+            session,
+            reservation,
+            status,
+            received,
+        ))
+        .await;
     }
     let max = exchange.snapshot.config.limits.response_max_bytes;
-    let body = while_heard(downstream, pin!(read_all(session, max))).await.map_err(|CallerGone| Failure::gone())?;
+    let body = while_heard(downstream, pin!(read_all(session, max)))
+        .await
+        .map_err(|CallerGone| Failure::gone())?;
     let body = body.map_err(|error| match error {
-        Unreadable::TooLarge => Failure { refusal: Refusal::response_too_large(max), retry: false, stale: false },
+        Unreadable::TooLarge => Failure {
+            refusal: Refusal::response_too_large(max),
+            retry: false,
+            stale: false,
+        },
         Unreadable::Failed(error) => Failure::of(&error, false),
     })?;
     if RETRYABLE.contains(&status) && may_retry(exchange, upstream) {
         let refusal = Refusal::no_backend(&upstream.name);
-        return Err(Failure { refusal, retry: true, stale: false });
+        return Err(Failure {
+            refusal,
+            retry: true,
+            stale: false,
+        });
     }
     arrived(exchange, reservation);
-    let body = if status.is_success() { observed(exchange, body) } else { body };
+    let body = if status.is_success() {
+        observed(exchange, body)
+    } else {
+        body
+    };
     let mut received = received;
     received.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    let head = response_head(exchange, status, received).await.map_err(|refusal| Failure { refusal, retry: false, stale: false })?;
+    let head = response_head(exchange, status, received)
+        .await
+        .map_err(|refusal| Failure {
+            refusal,
+            retry: false,
+            stale: false,
+        })?;
     exchange.progress.response_bytes = body.len() as u64;
-    exchange.progress.end = if status.is_server_error() { End::UpstreamError } else { End::Ok };
+    exchange.progress.end = if status.is_server_error() {
+        End::UpstreamError
+    } else {
+        End::Ok
+    };
     let written = async {
         downstream.write_response_header(Box::new(head)).await?;
         downstream.write_response_body(body, true).await
@@ -83,7 +118,10 @@ pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation) {
     }
     let now = Instant::now();
     exchange.progress.first_byte_at = Some(now);
-    let since = exchange.progress.sent_at.map_or(0, |sent| (now - sent).as_micros());
+    let since = exchange
+        .progress
+        .sent_at
+        .map_or(0, |sent| (now - sent).as_micros());
     reservation.first_byte(u64::try_from(since).unwrap_or(u64::MAX));
 }
 
@@ -95,7 +133,10 @@ pub(crate) async fn response_head(
 ) -> Result<ResponseHeader, Refusal> {
     let chain = exchange.chain().ok_or_else(Refusal::internal)?;
     let mut facts = exchange.take_facts()?;
-    facts.response = Some(ResponseFacts { status, headers: received });
+    facts.response = Some(ResponseFacts {
+        status,
+        headers: received,
+    });
     let (mut facts, result) = chain.response_headers(facts).await;
     let response = facts.response.take();
     exchange.facts = Some(facts);
@@ -132,7 +173,11 @@ enum Unreadable {
 async fn read_all(session: &mut UpstreamSession, max: usize) -> Result<Bytes, Unreadable> {
     let mut first: Option<Bytes> = None;
     let mut rest = BytesMut::new();
-    while let Some(chunk) = session.read_response_body().await.map_err(Unreadable::Failed)? {
+    while let Some(chunk) = session
+        .read_response_body()
+        .await
+        .map_err(Unreadable::Failed)?
+    {
         if chunk.len() + rest.len() > max {
             return Err(Unreadable::TooLarge);
         }
@@ -146,5 +191,9 @@ async fn read_all(session: &mut UpstreamSession, max: usize) -> Result<Bytes, Un
             }
         }
     }
-    Ok(if rest.is_empty() { first.unwrap_or_default() } else { rest.freeze() })
+    Ok(if rest.is_empty() {
+        first.unwrap_or_default()
+    } else {
+        rest.freeze()
+    })
 }

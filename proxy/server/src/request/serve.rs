@@ -7,8 +7,8 @@ use weir_dialect::Api;
 use weir_pipeline::verdict::End;
 
 use crate::request::exchange::Exchange;
-use crate::request::{admit, answer, classify, forward, headers, refuse, settle, trace};
 use crate::request::refuse::Refusal;
+use crate::request::{admit, answer, classify, forward, headers, refuse, settle, trace};
 use crate::runtime::Runtime;
 
 /// Whether the connection may serve another request.
@@ -21,7 +21,11 @@ pub(crate) enum Connection {
 }
 
 /// Serves one request of an LLM API, from its head to its last byte.
-pub(crate) async fn serve(runtime: &Arc<Runtime>, api: Api, downstream: &mut ServerSession) -> Connection {
+pub(crate) async fn serve(
+    runtime: &Arc<Runtime>,
+    api: Api,
+    downstream: &mut ServerSession,
+) -> Connection {
     let request_id = headers::request_id(downstream.req_header());
     let mut exchange = Exchange::new(runtime, runtime.snapshot(), api, request_id);
     let _active = runtime.metrics.active(api);
@@ -33,7 +37,10 @@ pub(crate) async fn serve(runtime: &Arc<Runtime>, api: Api, downstream: &mut Ser
     connection
 }
 
-async fn steps(exchange: &mut Exchange, downstream: &mut ServerSession) -> Result<Connection, Refusal> {
+async fn steps(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+) -> Result<Connection, Refusal> {
     let body = classify::read_body(exchange, downstream).await?;
     // Whoever may not call is told so before anything is said about the body or the models.
     let classified = classify::classify(exchange, downstream, &body);

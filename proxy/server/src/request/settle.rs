@@ -19,7 +19,10 @@ pub(crate) fn settle(mut exchange: Exchange) {
     });
     let usage = usage.unwrap_or_default();
     let times = Times::of(&exchange, &usage);
-    exchange.runtime.metrics.ended(&exchange, &usage, times.ttft, times.total);
+    exchange
+        .runtime
+        .metrics
+        .ended(&exchange, &usage, times.ttft, times.total);
     if exchange.snapshot.config.log.access {
         access_log(&exchange, &usage, &times);
     }
@@ -34,7 +37,8 @@ fn worked(exchange: &Exchange) -> Option<Usage> {
         Some(200..300) => Some(exchange.usage()),
         Some(_) => None,
         None => {
-            let begun = progress.sent_at.is_some() && matches!(progress.end, End::ClientGone | End::Timeout);
+            let begun = progress.sent_at.is_some()
+                && matches!(progress.end, End::ClientGone | End::Timeout);
             begun.then(|| exchange.usage())
         }
     }
@@ -93,8 +97,15 @@ fn access_log(exchange: &Exchange, usage: &Usage, times: &Times) {
 }
 
 fn report(exchange: &mut Exchange, usage: Usage, times: &Times) {
-    let Some(chain) = exchange.chain().filter(|chain| !chain.completing().is_empty()) else { return };
-    let Some(facts) = exchange.facts.as_deref_mut() else { return };
+    let Some(chain) = exchange
+        .chain()
+        .filter(|chain| !chain.completing().is_empty())
+    else {
+        return;
+    };
+    let Some(facts) = exchange.facts.as_deref_mut() else {
+        return;
+    };
     let progress = &exchange.progress;
     let host = &exchange.runtime.host;
     let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
@@ -104,7 +115,10 @@ fn report(exchange: &mut Exchange, usage: Usage, times: &Times) {
             end: progress.end,
             status: progress.status,
             usage,
-            backend: host.services().interner.intern(progress.backend.as_deref().unwrap_or("")),
+            backend: host
+                .services()
+                .interner
+                .intern(progress.backend.as_deref().unwrap_or("")),
             queue_us: micros(times.queue),
             ttft_us: micros(times.ttft.unwrap_or_default()),
             total_us: micros(times.total),
@@ -113,7 +127,12 @@ fn report(exchange: &mut Exchange, usage: Usage, times: &Times) {
             response_bytes: progress.response_bytes,
             scratch: facts.scratch_of(filter.name()).to_vec(),
         };
-        if exchange.runtime.completions.try_send((filter.clone(), summary)).is_err() {
+        if exchange
+            .runtime
+            .completions
+            .try_send((filter.clone(), summary))
+            .is_err()
+        {
             exchange.runtime.metrics.completion_dropped();
         }
     }

@@ -7,11 +7,12 @@ use std::pin::pin;
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use weir_dialect::{
-    Api, EventFacts, Fault, SseError, SseEvent, SseSplitter, encode_event, event_facts, quote, render_fault_event,
+    Api, EventFacts, Fault, SseError, SseEvent, SseSplitter, encode_event, event_facts, quote,
+    render_fault_event,
 };
 use weir_pipeline::chain::{Chain, Stop};
 use weir_pipeline::verdict::{End, EventVerdict, StreamEvent};
@@ -36,14 +37,27 @@ pub(crate) async fn relay(
     mut received: HeaderMap,
 ) -> Result<Connection, Failure> {
     received.remove(CONTENT_LENGTH);
-    if !downstream.is_http2() {
+    if downstream.req_header().version == Version::HTTP_10 {
+        // Such a caller knows the end of an answer of unknown length by the connection's end.
+        downstream.set_keepalive(None);
+    } else if !downstream.is_http2() {
         received.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
     }
-    received.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    received
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache"));
     let head = relay::response_head(exchange, status, received)
         .await
-        .map_err(|refusal| Failure { refusal, retry: false, stale: false })?;
-    if downstream.write_response_header(Box::new(head)).await.is_err() {
+        .map_err(|refusal| Failure {
+            refusal,
+            retry: false,
+            stale: false,
+        })?;
+    if downstream
+        .write_response_header(Box::new(head))
+        .await
+        .is_err()
+    {
         return Ok(Connection::lost(exchange));
     }
     let mut events = Events::new(exchange);
@@ -146,7 +160,11 @@ impl Broken {
 }
 
 /// Ends a stream with an error event in the caller's format.
-async fn end_with(exchange: &mut Exchange, downstream: &mut ServerSession, broken: Broken) -> Connection {
+async fn end_with(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    broken: Broken,
+) -> Connection {
     exchange.progress.end = broken.end;
     exchange.progress.code = Some(broken.code.into());
     let fault = Fault {
@@ -223,7 +241,12 @@ impl Events {
         Ok(out.freeze())
     }
 
-    fn relay_event(&mut self, exchange: &mut Exchange, event: &SseEvent, out: &mut BytesMut) -> Result<(), Broken> {
+    fn relay_event(
+        &mut self,
+        exchange: &mut Exchange,
+        event: &SseEvent,
+        out: &mut BytesMut,
+    ) -> Result<(), Broken> {
         if event.is_done() {
             self.whole = true;
         }
@@ -242,7 +265,11 @@ impl Events {
             }
             _ => event.raw.clone(),
         };
-        let asked = self.seq == 0 || self.chain.as_ref().is_some_and(|chain| chain.wants_events(false));
+        let asked = self.seq == 0
+            || self
+                .chain
+                .as_ref()
+                .is_some_and(|chain| chain.wants_events(false));
         match self.chain.clone().filter(|_| asked) {
             None => out.extend_from_slice(&renamed),
             Some(chain) => self.ask(exchange, &chain, event, &facts, renamed, out)?,
@@ -290,7 +317,9 @@ impl Events {
         match verdict.map_err(|stop: Stop| stopped(&Refusal::stopped(stop, End::Denied)))? {
             EventVerdict::Pass => out.extend_from_slice(&renamed),
             EventVerdict::Drop => {}
-            EventVerdict::Replace(data) => out.extend_from_slice(&encode_event(event.name(), &data)),
+            EventVerdict::Replace(data) => {
+                out.extend_from_slice(&encode_event(event.name(), &data))
+            }
             EventVerdict::Stop(data) => {
                 out.extend_from_slice(&encode_event(event.name(), &data));
                 if exchange.api == Api::ChatCompletions {
@@ -319,5 +348,9 @@ fn too_large(_: SseError) -> Broken {
 
 fn stopped(refusal: &Refusal) -> Broken {
     let fault = refusal.fault();
-    Broken { end: refusal.end(), code: "filter_unavailable", message: fault.message.to_owned().into() }
+    Broken {
+        end: refusal.end(),
+        code: "filter_unavailable",
+        message: fault.message.to_owned().into(),
+    }
 }

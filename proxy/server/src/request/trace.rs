@@ -9,11 +9,21 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 /// Puts this hop into `traceparent`: the same trace and flags under a span of our own. A missing
 /// or malformed header begins a new, unsampled trace; `tracestate` goes on untouched.
 pub(crate) fn join(exchange: &mut Exchange) {
-    let Some(facts) = &mut exchange.facts else { return };
-    let given = facts.headers.get(&TRACEPARENT).and_then(|value| value.to_str().ok());
+    let Some(facts) = &mut exchange.facts else {
+        return;
+    };
+    let given = facts
+        .headers
+        .get(&TRACEPARENT)
+        .and_then(|value| value.to_str().ok());
     let value = match given.and_then(parse) {
         Some((trace, flags)) => format!("00-{trace}-{:016x}-{flags}", nonzero()),
-        None => format!("00-{:016x}{:016x}-{:016x}-00", nonzero(), fastrand::u64(..), nonzero()),
+        None => format!(
+            "00-{:016x}{:016x}-{:016x}-00",
+            nonzero(),
+            fastrand::u64(..),
+            nonzero()
+        ),
     };
     if let Ok(value) = HeaderValue::try_from(value) {
         facts.headers.insert(TRACEPARENT, value);
@@ -23,9 +33,13 @@ pub(crate) fn join(exchange: &mut Exchange) {
 /// Trace id and flags of a valid header (W3C Trace Context 1, 3.2).
 fn parse(value: &str) -> Option<(&str, &str)> {
     let mut parts = value.trim().split('-');
-    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    let (version, trace, span, flags) =
+        (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
     let hex = |text: &str, length: usize| {
-        text.len() == length && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        text.len() == length
+            && text
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     let zero = |text: &str| text.bytes().all(|b| b == b'0');
     let valid = hex(version, 2)
@@ -51,7 +65,10 @@ mod tests {
     #[test]
     fn only_well_formed_headers_are_joined() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(parse(good).unwrap(), ("0af7651916cd43dd8448eb211c80319c", "01"));
+        assert_eq!(
+            parse(good).unwrap(),
+            ("0af7651916cd43dd8448eb211c80319c", "01")
+        );
         for bad in [
             "",
             "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331",

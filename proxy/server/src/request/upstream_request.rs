@@ -15,7 +15,9 @@ use crate::snapshot::{Target, Upstream};
 
 /// The body for the upstream, the same for every try.
 pub(crate) fn body(exchange: &Exchange) -> Result<Bytes, Refusal> {
-    let (Some(call), Some(facts)) = (&exchange.call, &exchange.facts) else { return Err(Refusal::internal()) };
+    let (Some(call), Some(facts)) = (&exchange.call, &exchange.facts) else {
+        return Err(Refusal::internal());
+    };
     // A filter may have edited the body; then the places found at first are not the places now.
     let again;
     let peek = if facts.body_edited {
@@ -26,16 +28,28 @@ pub(crate) fn body(exchange: &Exchange) -> Result<Bytes, Refusal> {
     };
     let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::with_capacity(2);
     if facts.body.get(peek.model_span.clone()) != Some(call.target.upstream_model_json.as_slice()) {
-        edits.push((peek.model_span.clone(), call.target.upstream_model_json.clone()));
+        edits.push((
+            peek.model_span.clone(),
+            call.target.upstream_model_json.clone(),
+        ));
     }
     if exchange.api == Api::ChatCompletions {
         edits.extend(peek.include_usage_edit(&facts.body));
     }
-    Ok(if edits.is_empty() { facts.body.clone() } else { splice(&facts.body, &mut edits) })
+    Ok(if edits.is_empty() {
+        facts.body.clone()
+    } else {
+        splice(&facts.body, &mut edits)
+    })
 }
 
 /// The head for one backend.
-pub(crate) fn head(exchange: &Exchange, upstream: &Upstream, target: &Target, body: &Bytes) -> Result<RequestHeader, Refusal> {
+pub(crate) fn head(
+    exchange: &Exchange,
+    upstream: &Upstream,
+    target: &Target,
+    body: &Bytes,
+) -> Result<RequestHeader, Refusal> {
     let facts = exchange.facts.as_ref().ok_or_else(Refusal::internal)?;
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = facts.method.clone();
@@ -47,15 +61,25 @@ pub(crate) fn head(exchange: &Exchange, upstream: &Upstream, target: &Target, bo
     if !upstream.table.http2 {
         parts.headers.insert(HOST, target.authority.clone());
     }
-    parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-    parts.headers.entry(CONTENT_TYPE).or_insert(HeaderValue::from_static("application/json"));
+    parts
+        .headers
+        .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    parts
+        .headers
+        .entry(CONTENT_TYPE)
+        .or_insert(HeaderValue::from_static("application/json"));
     if let Ok(id) = HeaderValue::from_str(&exchange.request_id) {
         parts.headers.insert(X_REQUEST_ID, id);
     }
     Ok(RequestHeader::from(parts))
 }
 
-fn uri(api: Api, query: Option<&str>, upstream: &Upstream, target: &Target) -> Result<Uri, Refusal> {
+fn uri(
+    api: Api,
+    query: Option<&str>,
+    upstream: &Upstream,
+    target: &Target,
+) -> Result<Uri, Refusal> {
     if query.is_none() && !upstream.table.http2 {
         return Ok(Uri::from_static(api.path()));
     }
@@ -65,8 +89,16 @@ fn uri(api: Api, query: Option<&str>, upstream: &Upstream, target: &Target) -> R
     };
     let uri = if upstream.table.http2 {
         // HTTP/2 carries scheme and authority in the request line's place.
-        let scheme = if upstream.table.tls.is_some() { "https" } else { "http" };
-        Uri::builder().scheme(scheme).authority(target.authority.as_bytes()).path_and_query(path).build()
+        let scheme = if upstream.table.tls.is_some() {
+            "https"
+        } else {
+            "http"
+        };
+        Uri::builder()
+            .scheme(scheme)
+            .authority(target.authority.as_bytes())
+            .path_and_query(path)
+            .build()
     } else {
         path.parse().map_err(http::Error::from)
     };

@@ -22,35 +22,80 @@ pub(crate) struct Link {
     pub(crate) reused: bool,
 }
 
+/// Which connections will do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Wanted {
+    /// An idle one if there is one.
+    Any,
+    /// A new one: an idle one has just turned out to be dead, and so may the others be.
+    New,
+}
+
 /// Takes an idle connection or opens one, within `connect_timeout_ms`.
-pub(crate) async fn connect(connector: &Connector, upstream: &Upstream, target: &Target) -> pingora::Result<Link> {
+pub(crate) async fn connect(
+    connector: &Connector,
+    upstream: &Upstream,
+    target: &Target,
+    wanted: Wanted,
+) -> pingora::Result<Link> {
     let Some(plain) = &target.plain else {
-        let (session, reused) = connector.get_http_session(&target.peer).await?;
+        let (session, reused) = match wanted {
+            Wanted::Any => connector.get_http_session(&target.peer).await?,
+            Wanted::New => {
+                let mut peer = target.peer.clone();
+                // A group of its own has no idle connections.
+                peer.group_key = fastrand::u64(1..);
+                connector.get_http_session(&peer).await?
+            }
+        };
         return Ok(Link { session, reused });
     };
-    if let Some(stream) = plain.take(upstream.idle_timeout) {
-        return Ok(Link { session: HttpSession::H1(Http1Session::new(stream)), reused: true });
+    if wanted == Wanted::Any
+        && let Some(stream) = plain.take(upstream.idle_timeout)
+    {
+        return Ok(Link {
+            session: HttpSession::H1(Http1Session::new(stream)),
+            reused: true,
+        });
     }
     let address = target.address;
     let connected = match timeout(upstream.connect_timeout, TcpStream::connect(address)).await {
         Ok(connected) => connected.map_err(|error| {
             let kind = match error.kind() {
                 io::ErrorKind::ConnectionRefused => ErrorType::ConnectRefused,
-                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => ErrorType::ConnectNoRoute,
+                io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable => {
+                    ErrorType::ConnectNoRoute
+                }
                 _ => ErrorType::ConnectError,
             };
             Error::because(kind, format!("connecting to {address}"), error).into_up()
         })?,
-        Err(_) => return Err(Error::explain(ErrorType::ConnectTimedout, format!("connecting to {address}")).into_up()),
+        Err(_) => {
+            return Err(Error::explain(
+                ErrorType::ConnectTimedout,
+                format!("connecting to {address}"),
+            )
+            .into_up());
+        }
     };
-    connected.set_nodelay(true).map_err(|error| Error::because(ErrorType::SocketError, "setting nodelay", error))?;
+    connected
+        .set_nodelay(true)
+        .map_err(|error| Error::because(ErrorType::SocketError, "setting nodelay", error))?;
     let joined = VirtualSocketStream::new(Box::new(JoinedWrites::new(connected)));
-    Ok(Link { session: HttpSession::H1(Http1Session::new(Box::new(L4Stream::from(joined)))), reused: false })
+    Ok(Link {
+        session: HttpSession::H1(Http1Session::new(Box::new(L4Stream::from(joined)))),
+        reused: false,
+    })
 }
 
 /// Keeps the connection for the next request when the answer was read to its end and the backend
 /// does not close it.
-pub(crate) async fn release(connector: &Connector, upstream: &Upstream, target: &Target, session: HttpSession) {
+pub(crate) async fn release(
+    connector: &Connector,
+    upstream: &Upstream,
+    target: &Target,
+    session: HttpSession,
+) {
     match (session, &target.plain) {
         (HttpSession::H1(mut session), Some(plain)) => {
             session.respect_keepalive();
@@ -58,6 +103,10 @@ pub(crate) async fn release(connector: &Connector, upstream: &Upstream, target: 
                 plain.keep(stream);
             }
         }
-        (session, _) => connector.release_http_session(session, &target.peer, Some(upstream.idle_timeout)).await,
+        (session, _) => {
+            connector
+                .release_http_session(session, &target.peer, Some(upstream.idle_timeout))
+                .await
+        }
     }
 }

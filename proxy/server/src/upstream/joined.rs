@@ -28,7 +28,12 @@ pub(super) struct JoinedWrites {
 impl JoinedWrites {
     /// For a connected socket.
     pub(super) fn new(tcp: TcpStream) -> Self {
-        Self { tcp, held: Vec::new(), fresh: true, head_only: false }
+        Self {
+            tcp,
+            held: Vec::new(),
+            fresh: true,
+            head_only: false,
+        }
     }
 
     /// Sends what is held.
@@ -46,7 +51,11 @@ impl JoinedWrites {
 }
 
 impl AsyncWrite for JoinedWrites {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         if this.fresh && buf.len() <= HELD_MAX {
             this.fresh = false;
@@ -73,7 +82,11 @@ impl AsyncWrite for JoinedWrites {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        if this.head_only { Poll::Ready(Ok(())) } else { this.poll_drain(cx) }
+        if this.head_only {
+            Poll::Ready(Ok(()))
+        } else {
+            this.poll_drain(cx)
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -84,7 +97,11 @@ impl AsyncWrite for JoinedWrites {
 }
 
 impl AsyncRead for JoinedWrites {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
         let filled = buf.filled().len();
@@ -113,7 +130,9 @@ mod tests {
 
     async fn pair() -> (JoinedWrites, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap())
+            .await
+            .unwrap();
         (JoinedWrites::new(near), listener.accept().await.unwrap().0)
     }
 
@@ -123,7 +142,10 @@ mod tests {
         near.write_all(b"head").await.unwrap();
         near.flush().await.unwrap();
         let mut seen = [0; 64];
-        assert_eq!(far.try_read(&mut seen).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(
+            far.try_read(&mut seen).unwrap_err().kind(),
+            io::ErrorKind::WouldBlock
+        );
         near.write_all(b"body").await.unwrap();
         near.flush().await.unwrap();
         far.read_exact(&mut seen[..8]).await.unwrap();

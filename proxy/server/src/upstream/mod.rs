@@ -5,5 +5,5 @@ mod connect;
 mod idle;
 mod joined;
 
-pub(crate) use connect::{Link, connect, release};
+pub(crate) use connect::{Link, Wanted, connect, release};
 pub(crate) use idle::IdleLinks;

@@ -11,7 +11,7 @@ use weir_pipeline::intern::Interner;
 use weir_pipeline::ledger::Ledger;
 use weir_pipeline::principal::Principal;
 use weir_pipeline::verdict::StreamEvent;
-use weir_pipeline::view::{RequestView, Traits};
+use weir_pipeline::view::{RequestView, Traits, settings};
 use weir_routing::{CandidateSet, Cluster, ClusterSpec, EjectionPolicy, Fleet, Report};
 
 use crate::cli::filter::cases::{Case, EventRow, PrincipalRow, RequestRow};
@@ -116,6 +116,11 @@ fn read_body(facts: &mut Facts, interner: &Interner) -> Result<(), String> {
     let view = &mut facts.view;
     view.routing_key = interner.intern(&facts.routing_key);
     view.model = interner.intern(&facts.model);
+    let (method, limit) = (
+        facts.routing_method.as_deref(),
+        facts.token_rate_limit.as_deref(),
+    );
+    view.settings = settings(method, limit, interner).ok_or("too many names")?;
     view.session_hash = facts.session_keys.first().map_or(0, |key| key.hash);
     view.est_input_tokens = peek.est_input_tokens;
     view.max_output_tokens = peek.max_output_tokens;
