@@ -1,9 +1,11 @@
 //! Which method decides.
 
 use std::cell::Cell;
+use std::convert::Infallible;
 
 use weir_sdk::candidates::{self, PerGeneration};
-use weir_sdk::{Choice, ConfigError, Filter, Manifest, RequestView, Route, Routing, exchange};
+use weir_sdk::exchange::PerSettings;
+use weir_sdk::{Choice, ConfigError, Filter, Manifest, RequestView, Route, Routing};
 
 use crate::config::{Config, PowerOfTwo};
 use crate::method::Method;
@@ -15,6 +17,7 @@ pub struct RoutingMethod {
     default: Method,
     sticky: bool,
     power_of_two: PowerOfTwo,
+    methods: PerSettings<Method>,
     weights: PerGeneration<Weights>,
     warned: Cell<bool>,
 }
@@ -39,6 +42,7 @@ impl Filter for RoutingMethod {
             default: Method::parse(&config.default).ok_or("unknown default method")?,
             sticky: config.sticky,
             power_of_two: config.power_of_two,
+            methods: PerSettings::new("weir.routing-method"),
             weights: PerGeneration::new(),
             warned: Cell::new(false),
         })
@@ -56,7 +60,7 @@ impl Route for RoutingMethod {
         }
         let weights = self.weights.of(&routing, Weights::of);
         let count = routing.candidates;
-        match self.method() {
+        match self.method(&request) {
             Method::RoundRobin => round_robin::pick(&weights, count, &tried),
             Method::Random => random::pick(&weights, count, &tried),
             Method::PowerOfTwo => power_of_two::pick(self.power_of_two, &weights, count, &tried),
@@ -66,13 +70,16 @@ impl Route for RoutingMethod {
 }
 
 impl RoutingMethod {
-    /// The model's method, else the default. Read each time: it changes with the configuration,
-    /// and this instance may outlive that.
-    fn method(&self) -> Method {
-        let Some(name) = exchange::attribute("weir.routing-method") else {
-            return self.default;
-        };
-        Method::parse(&name).unwrap_or_else(|| {
+    /// The model's method, else the default.
+    fn method(&self, request: &RequestView) -> Method {
+        let Ok(method) = self.methods.of(request, |name| {
+            Ok::<_, Infallible>(name.map_or(self.default, |name| self.named(&name)))
+        });
+        method
+    }
+
+    fn named(&self, name: &str) -> Method {
+        Method::parse(name).unwrap_or_else(|| {
             if !self.warned.replace(true) {
                 weir_sdk::warn!(
                     "unknown routing method `{name}`, the default decides; known are {}",

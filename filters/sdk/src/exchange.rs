@@ -3,10 +3,12 @@
 //! Nothing is copied until asked for. Outside a phase call, and without the grant, everything is
 //! absent.
 
+use std::cell::RefCell;
+
 pub use crate::bindings::imports::weir::filter::exchange::ExchangeMeta;
 use crate::raw::exchange as raw;
 use crate::raw::host;
-use crate::types::{Failure, InternId, Principal, SessionKey};
+use crate::types::{Failure, InternId, Principal, RequestView, SessionKey};
 
 /// A header's name known to the host: reading by it sends no string.
 ///
@@ -113,11 +115,67 @@ pub fn body(offset: u32, max: u32) -> Result<Vec<u8>, Failure> {
 }
 
 /// What the configuration says of the request's model (`weir.routing-method`,
-/// `weir.token-rate-limit`), or a note `FILTER.NAME` of an earlier filter. About 0.3 µs.
+/// `weir.token-rate-limit`), or a note `FILTER.NAME` of an earlier filter. About 0.3 µs: see
+/// [`PerSettings`] for the former.
 #[must_use]
 pub fn attribute(name: &str) -> Option<String> {
     raw::attribute(name)
 }
+
+/// What a filter derives from one attribute of the configuration (`weir.routing-method`,
+/// `weir.token-rate-limit`), kept by [`RequestView::settings`]: the host is asked once per
+/// distinct setting and instance, and never for models of which the configuration says nothing.
+pub struct PerSettings<T> {
+    attribute: &'static str,
+    /// By id, ascending.
+    entries: RefCell<Vec<(InternId, T)>>,
+}
+
+impl<T: Clone> PerSettings<T> {
+    /// Nothing derived yet. Not for notes of other filters: those are not settings.
+    #[must_use]
+    pub const fn new(attribute: &'static str) -> Self {
+        Self {
+            attribute,
+            entries: RefCell::new(Vec::new()),
+        }
+    }
+
+    /// The derived value; `derive` runs with the attribute when these settings are new ones.
+    ///
+    /// # Errors
+    /// Those of `derive`, which then runs again the next time.
+    pub fn of<E>(
+        &self,
+        request: &RequestView,
+        derive: impl FnOnce(Option<String>) -> Result<T, E>,
+    ) -> Result<T, E> {
+        let id = request.settings;
+        let place = |entries: &[(InternId, T)]| entries.binary_search_by_key(&id, |entry| entry.0);
+        if let Ok(at) = place(&self.entries.borrow())
+            && let Some((_, value)) = self.entries.borrow().get(at)
+        {
+            return Ok(value.clone());
+        }
+        let text = if id == 0 {
+            None
+        } else {
+            attribute(self.attribute)
+        };
+        let value = derive(text)?;
+        let mut entries = self.entries.borrow_mut();
+        if entries.len() >= SETTINGS_MAX {
+            entries.clear();
+        }
+        if let Err(at) = place(&entries) {
+            entries.insert(at, (id, value.clone()));
+        }
+        Ok(value)
+    }
+}
+
+/// Settings remembered by one [`PerSettings`]; beyond it starts over.
+const SETTINGS_MAX: usize = 1024;
 
 /// Who `authorize` let in; absent before and in that phase.
 #[must_use]
@@ -149,4 +207,67 @@ pub fn scratch() -> Vec<u8> {
 /// [`Failure::TooLarge`] beyond `limits.scratch_bytes` (4 KiB by default).
 pub fn set_scratch(value: &[u8]) -> Result<(), Failure> {
     raw::set_scratch(value)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "tests")]
+mod tests {
+    use super::PerSettings;
+    use crate::testing::Exchange;
+
+    #[test]
+    fn settings_are_derived_once_each() {
+        let lengths = PerSettings::new("weir.routing-method");
+        let derived = std::cell::Cell::new(0);
+        let length = |exchange: &mut Exchange| {
+            let view = exchange.view();
+            exchange.run(|| {
+                lengths.of(&view, |text| {
+                    derived.set(derived.get() + 1);
+                    text.map(|text| text.len()).ok_or("none")
+                })
+            })
+        };
+        let mut exchange = Exchange::new();
+        // What could not be derived is tried again.
+        assert_eq!((length(&mut exchange), derived.get()), (Err("none"), 1));
+        assert_eq!((length(&mut exchange), derived.get()), (Err("none"), 2));
+        for (name, expected, calls) in [
+            ("random", 6, 3),
+            ("random", 6, 3),
+            ("a", 1, 4),
+            ("random", 6, 4),
+        ] {
+            exchange.set_attribute("weir.routing-method", name);
+            assert_eq!(
+                (length(&mut exchange), derived.get()),
+                (Ok(expected), calls),
+                "{name}"
+            );
+        }
+        // Other settings of the model are other settings.
+        exchange.set_attribute("weir.token-rate-limit", "1-S");
+        assert_eq!((length(&mut exchange), derived.get()), (Ok(6), 5));
+    }
+
+    #[test]
+    fn no_setting_is_no_host_call() {
+        let cache = PerSettings::new("weir.routing-method");
+        let mut exchange = Exchange::new().attribute("weir.routing-method", "random");
+        let mut view = exchange.view();
+        view.settings = 0;
+        let found = exchange.run(|| cache.of(&view, Ok::<_, ()>));
+        assert_eq!(found, Ok(None));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let cache = PerSettings::new("weir.routing-method");
+        let mut view = Exchange::new().view();
+        for id in 0..=u32::try_from(super::SETTINGS_MAX).unwrap() {
+            view.settings = id;
+            assert_eq!(cache.of(&view, |_| Ok::<_, ()>(id)), Ok(id));
+        }
+        assert_eq!(cache.entries.borrow().len(), 1);
+    }
 }

@@ -59,6 +59,8 @@ impl Manifest {
             writes_json: Vec::new(),
             events: EventNeed::None,
             tick_ms: 0,
+            affinity_needs_session_key: false,
+            response_headers_after_scratch: false,
         })
     }
 
@@ -101,6 +103,23 @@ impl Manifest {
     #[must_use]
     pub fn tick_ms(mut self, interval: u32) -> Self {
         self.0.tick_ms = interval;
+        self
+    }
+
+    /// `affinity` has nothing to say of requests without a session key candidate: the host then
+    /// saves the call, 0.5 µs or more.
+    #[must_use]
+    pub fn affinity_needs_session_key(mut self) -> Self {
+        self.0.affinity_needs_session_key = true;
+        self
+    }
+
+    /// `on_response_headers` has nothing to do for exchanges in which this filter has not
+    /// [set its scratch](crate::exchange::set_scratch), or to nothing: the host then saves the
+    /// call, 0.5 µs or more.
+    #[must_use]
+    pub fn response_headers_after_scratch(mut self) -> Self {
+        self.0.response_headers_after_scratch = true;
         self
     }
 }

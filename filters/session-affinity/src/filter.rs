@@ -24,6 +24,8 @@ impl Filter for SessionAffinity {
         )
         .reads_headers(&["x-multi-turn-session-id"])
         .writes_headers(&["x-multi-turn-session-id"])
+        .affinity_needs_session_key()
+        .response_headers_after_scratch()
     }
 
     fn validate(config: &Config) -> Vec<ConfigError> {
@@ -37,7 +39,7 @@ impl Filter for SessionAffinity {
 
 impl Affinity for SessionAffinity {
     fn affinity(&self, request: RequestView) -> Option<AffinityKey> {
-        // Saves the crossing for requests that say nothing of a conversation.
+        // Saves the crossing on hosts that call all the same.
         if request.session_hash == 0 {
             return None;
         }

@@ -2,8 +2,9 @@
 
 use std::rc::Rc;
 
+use weir_sdk::exchange::PerSettings;
 use weir_sdk::state::{Subject, TakeResult};
-use weir_sdk::{ConfigError, Failure, Filter, Manifest, OnRequest, Outcome, RequestView, exchange};
+use weir_sdk::{ConfigError, Failure, Filter, Manifest, OnRequest, Outcome, RequestView};
 
 use crate::config::{Config, Counted, OnStoreFailure};
 use crate::limiters::{Limiters, Opened};
@@ -17,6 +18,7 @@ pub struct TokenLimit {
     default_output_tokens: u32,
     on_store_failure: OnStoreFailure,
     limiters: Limiters,
+    opened: PerSettings<Option<Rc<Opened>>>,
 }
 
 impl Filter for TokenLimit {
@@ -41,6 +43,7 @@ impl Filter for TokenLimit {
             default_output_tokens: config.default_output_tokens,
             on_store_failure: config.on_store_failure,
             limiters: Limiters::new(config.unit.limiter_name(), config.scope.scope()),
+            opened: PerSettings::new("weir.token-rate-limit"),
             default: config.default,
         })
     }
@@ -55,7 +58,7 @@ impl OnRequest for TokenLimit {
 
 impl TokenLimit {
     fn admit(&self, request: &RequestView) -> Result<Outcome, Failure> {
-        let Some(opened) = self.limit_of_model()? else {
+        let Some(opened) = self.opened.of(request, |text| self.limit(text))? else {
             return Ok(Outcome::Pass);
         };
         let wanted = self.estimate(request);
@@ -78,8 +81,8 @@ impl TokenLimit {
     }
 
     /// The model's own limit, else the default.
-    fn limit_of_model(&self) -> Result<Option<Rc<Opened>>, Failure> {
-        if let Some(text) = exchange::attribute("weir.token-rate-limit")
+    fn limit(&self, text: Option<String>) -> Result<Option<Rc<Opened>>, Failure> {
+        if let Some(text) = text
             && let Some(opened) = self.limiters.of(&text)?
         {
             return Ok(Some(opened));

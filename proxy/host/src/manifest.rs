@@ -28,6 +28,10 @@ pub struct Manifest {
     pub events: EventNeed,
     /// Milliseconds between two ticks, 0 = never.
     pub tick_ms: u32,
+    /// `on-affinity` is called only where there is a session key candidate.
+    pub affinity_needs_session_key: bool,
+    /// `on-response-headers` is called only where the filter has set its scratch.
+    pub response_headers_after_scratch: bool,
 }
 
 /// Which events of a stream a filter wants.
@@ -120,6 +124,8 @@ impl From<lifecycle::Manifest> for Manifest {
                 lifecycle::EventNeed::Every => EventNeed::Every,
             },
             tick_ms: from.tick_ms,
+            affinity_needs_session_key: from.affinity_needs_session_key,
+            response_headers_after_scratch: from.response_headers_after_scratch,
         }
     }
 }
@@ -145,6 +151,8 @@ mod tests {
             writes_json: words(&["/a/b", "/ab"]),
             events: EventNeed::None,
             tick_ms: 0,
+            affinity_needs_session_key: false,
+            response_headers_after_scratch: false,
         };
         let grants = Grants {
             read_headers: words(&["*"]),

@@ -202,6 +202,8 @@ fn phases(module: &Module, manifest: &Manifest) -> Phases {
         } else {
             0
         },
+        affinity_needs_session_key: manifest.affinity_needs_session_key,
+        response_headers_after_scratch: manifest.response_headers_after_scratch,
     }
 }
 

@@ -42,7 +42,7 @@ pub(crate) enum Deed {
     Send = 9,
 }
 
-const PARAMS: &str = "i32 i32 i32 i32 i32 i64 i32 i32 i32 i32 i32 i32";
+const PARAMS: &str = "i32 i32 i32 i32 i32 i64 i32 i32 i32 i32 i32 i32 i32";
 
 const BODY: &str = r#"
   (memory (export "memory") 1)

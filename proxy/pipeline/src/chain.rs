@@ -5,7 +5,7 @@ use std::sync::Arc;
 use weir_routing::CandidateSet;
 
 use crate::facts::Facts;
-use crate::filter::{Filter, OnError, Phases};
+use crate::filter::{Filter, OnError, PhaseCall, Phases};
 use crate::verdict::{
     Affinity, Choice, Decision, EventVerdict, FilterFailure, LocalResponse, Outcome, StreamEvent,
 };
@@ -128,9 +128,13 @@ impl Chain {
         Self::outcomes(&self.request, facts, |filter, facts| filter.request(facts)).await
     }
 
-    /// The first key any filter derives.
+    /// The first key any filter derives. Filters that need a session key candidate are asked only
+    /// when there is one.
     pub async fn affinity(&self, mut facts: Box<Facts>) -> (Box<Facts>, Result<Option<Affinity>, Stop>) {
         for filter in &self.affinity {
+            if facts.session_keys.is_empty() && filter.phases().affinity_needs_session_key {
+                continue;
+            }
             let (back, result) = filter.affinity(facts).answer().await;
             facts = back;
             match result {
@@ -160,9 +164,16 @@ impl Chain {
         (facts, Ok(choice.map_or(Choice::Abstain, Choice::Pick)))
     }
 
-    /// The upstream's head, filters in opposite order.
+    /// The upstream's head, filters in opposite order; those that act on their private bytes only
+    /// are asked only when they have left some.
     pub async fn response_headers(&self, facts: Box<Facts>) -> (Box<Facts>, Result<(), Stop>) {
-        Self::outcomes(&self.response_headers, facts, |filter, facts| filter.response_headers(facts)).await
+        Self::outcomes(&self.response_headers, facts, |filter, facts| {
+            if filter.phases().response_headers_after_scratch && facts.scratch_of(filter.name()).is_empty() {
+                return PhaseCall::Done((facts, Ok(Outcome::Pass)));
+            }
+            filter.response_headers(facts)
+        })
+        .await
     }
 
     /// One event of a stream, filters in opposite order; never suspends.
@@ -190,7 +201,7 @@ impl Chain {
     async fn outcomes<'a>(
         filters: &'a [Shared],
         mut facts: Box<Facts>,
-        call: impl Fn(&'a dyn Filter, Box<Facts>) -> crate::filter::PhaseCall<'a, Outcome>,
+        call: impl Fn(&'a dyn Filter, Box<Facts>) -> PhaseCall<'a, Outcome>,
     ) -> (Box<Facts>, Result<(), Stop>) {
         for filter in filters {
             let (back, result) = call(&**filter, facts).answer().await;
@@ -219,3 +230,8 @@ fn round_robin(candidates: &CandidateSet) -> Option<u32> {
     let position = candidates.next_cursor().checked_rem(count)?;
     u32::try_from(position).ok()
 }
+
+#[cfg(test)]
+#[path = "chain_tests.rs"]
+#[allow(clippy::panic, reason = "tests")]
+mod tests;

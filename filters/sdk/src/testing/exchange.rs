@@ -6,7 +6,8 @@ use crate::host::Level;
 use crate::http_client::{Request, Response};
 use crate::lifecycle::{self, ConfigError, Filter};
 use crate::types::{
-    Endpoint, Failure, Principal, RequestView, SessionKey, SessionSource, Traits, Transport,
+    Endpoint, Failure, InternId, Principal, RequestView, SessionKey, SessionSource, Traits,
+    Transport,
 };
 
 /// One scripted exchange, and the host around it.
@@ -209,7 +210,18 @@ impl Exchange {
             attempt: self.attempt,
             priority: self.world.principal.as_ref().map_or(0, |who| who.priority),
             deadline_ms: 0,
+            settings: self.settings(),
         }
+    }
+
+    /// As on a host: none without an attribute of the model, else by their texts.
+    fn settings(&self) -> InternId {
+        let settings =
+            MODEL_ATTRIBUTES.map(|name| self.world.attributes.get(name).map(String::as_str));
+        if settings == [None; MODEL_ATTRIBUTES.len()] {
+            return 0;
+        }
+        world::intern(&format!("{settings:?}"))
     }
 
     /// The routing argument of the route phase.
@@ -305,3 +317,6 @@ pub fn load(running: u32) -> Load {
         age_ms: 0,
     }
 }
+
+/// What the configuration may say of a model.
+const MODEL_ATTRIBUTES: [&str; 2] = ["weir.routing-method", "weir.token-rate-limit"];

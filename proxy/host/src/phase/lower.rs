@@ -28,6 +28,7 @@ pub(super) fn view(from: &view::RequestView) -> RequestView {
         attempt: from.attempt,
         priority: from.priority,
         deadline_ms: from.deadline_ms,
+        settings: from.settings.0,
     }
 }
 
