@@ -200,15 +200,18 @@ pub(crate) fn cache_dir(configured: &str) -> Option<PathBuf> {
 }
 
 fn server_conf(config: &Config) -> ServerConf {
-    let mut conf = ServerConf::default();
-    conf.threads = match config.server.threads {
+    let threads = match config.server.threads {
         0 => std::thread::available_parallelism().map_or(1, std::num::NonZero::get),
         threads => threads,
+    };
+    let mut conf = ServerConf {
+        threads,
+        upstream_keepalive_pool_size: 1024,
+        ..ServerConf::default()
     };
     if !config.server.upgrade_socket.is_empty() {
         conf.upgrade_sock.clone_from(&config.server.upgrade_socket);
     }
-    conf.upstream_keepalive_pool_size = 1024;
     // The drain task ends the process as soon as the last exchange has; this is the limit.
     conf.grace_period_seconds = Some(config.server.drain_timeout_ms.div_ceil(1000) + 1);
     conf.graceful_shutdown_timeout_seconds = Some(1);
@@ -349,7 +352,7 @@ async fn drained(runtime: &Runtime, limit: Duration) {
                 "drained, exiting"
             );
             #[allow(
-                clippy::exit,
+                clippy::disallowed_methods,
                 reason = "the end of the process, nothing is left to unwind"
             )]
             std::process::exit(0);

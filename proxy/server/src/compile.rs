@@ -17,7 +17,7 @@ use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
 
 use crate::builtin;
 use crate::key_tables;
-use crate::snapshot::{ModelTarget, Route, Snapshot, Target, Upstream};
+use crate::snapshot::{Functions, ModelTarget, Route, Snapshot, Target, Upstream};
 use crate::upstream::IdleLinks;
 
 /// Where a config comes from.
@@ -341,7 +341,7 @@ impl Compiler<'_> {
         config: &Config,
         chains: &HashMap<String, Arc<Chain>>,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
-    ) -> Option<HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>>> {
+    ) -> Option<Functions> {
         let interner = &self.host.services().interner;
         let mut functions = HashMap::new();
         for (id, function) in &config.functions {

@@ -15,6 +15,9 @@ use weir_routing::{Cluster, EjectionPolicy};
 
 use crate::upstream::IdleLinks;
 
+/// Models by function id and model name.
+pub(crate) type Functions = HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>>;
+
 /// Everything a request needs that the config decides.
 pub(crate) struct Snapshot {
     /// Counts the configurations this process has served, from 1.
@@ -29,7 +32,7 @@ pub(crate) struct Snapshot {
     /// the only one there is.
     pub(crate) default_chain: Option<Arc<Chain>>,
     /// Models by function id and model name.
-    pub(crate) functions: HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>>,
+    pub(crate) functions: Functions,
     /// All clusters by name.
     pub(crate) upstreams: BTreeMap<String, Arc<Upstream>>,
     /// Pass-through routes, longest prefix first.

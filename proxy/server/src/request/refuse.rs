@@ -2,6 +2,7 @@
 //! Nothing else knows status codes of ours. `docs/errors.md` lists the codes.
 
 use std::borrow::Cow;
+use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,9 +24,13 @@ use crate::request::serve::Connection;
 /// at once would reset the connection and lose the answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Why an exchange is refused.
+/// Why an exchange is refused. Boxed: refusals are rare, and every step's result has room for one.
 #[derive(Debug)]
-pub(crate) struct Refusal {
+pub(crate) struct Refusal(Box<Reason>);
+
+/// What a [`Refusal`] holds.
+#[derive(Debug)]
+pub(crate) struct Reason {
     status: StatusCode,
     code: Cow<'static, str>,
     message: Cow<'static, str>,
@@ -41,6 +46,20 @@ pub(crate) struct Refusal {
     silent: bool,
 }
 
+impl Deref for Refusal {
+    type Target = Reason;
+
+    fn deref(&self) -> &Reason {
+        &self.0
+    }
+}
+
+impl DerefMut for Refusal {
+    fn deref_mut(&mut self) -> &mut Reason {
+        &mut self.0
+    }
+}
+
 impl Refusal {
     fn new(
         status: StatusCode,
@@ -48,7 +67,7 @@ impl Refusal {
         end: End,
         message: impl Into<Cow<'static, str>>,
     ) -> Self {
-        Self {
+        Self(Box::new(Reason {
             status,
             code: Cow::Borrowed(code),
             message: message.into(),
@@ -60,7 +79,7 @@ impl Refusal {
             end,
             unread: false,
             silent: false,
-        }
+        }))
     }
 
     fn unread(mut self) -> Self {
@@ -365,7 +384,7 @@ impl Refusal {
 pub(crate) async fn write(
     exchange: &mut Exchange,
     downstream: &mut ServerSession,
-    refusal: Refusal,
+    mut refusal: Refusal,
 ) -> Connection {
     exchange.progress.end = refusal.end;
     exchange.progress.code = Some(refusal.code.as_ref().into());
@@ -386,7 +405,8 @@ pub(crate) async fn write(
         Some(body) => body.clone(),
         None => render_fault(exchange.api, &refusal.fault(), &exchange.request_id),
     };
-    let connection = write_json(exchange, downstream, refusal.status, refusal.headers, body).await;
+    let headers = std::mem::take(&mut refusal.headers);
+    let connection = write_json(exchange, downstream, refusal.status, headers, body).await;
     if refusal.unread && connection == Connection::Reusable {
         downstream.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         _ = downstream.drain_request_body().await;
