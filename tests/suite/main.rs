@@ -23,3 +23,5 @@ mod passthrough;
 mod tls;
 
 mod clients;
+
+mod filters_guide;
