@@ -6,7 +6,6 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use wasmtime::component::Linker;
@@ -18,6 +17,7 @@ use crate::guest_state::GuestState;
 use crate::metrics::HostMetrics;
 use crate::module::Module;
 use crate::services::Services;
+use crate::tick_length::TickLength;
 
 /// How a [`Host`] is made.
 #[derive(Debug, Default)]
@@ -109,13 +109,16 @@ impl Host {
         if let Some(running) = self.running.get() {
             return Ok(running);
         }
-        let running = Running::start(self.cache_dir.as_deref())?;
+        let running = Running::start(self.cache_dir.as_deref(), self.services.tick.clone())?;
         Ok(self.running.get_or_init(|| running))
     }
 }
 
 impl Running {
-    fn start(cache_dir: Option<&std::path::Path>) -> Result<Self, EngineError> {
+    fn start(
+        cache_dir: Option<&std::path::Path>,
+        tick: Arc<TickLength>,
+    ) -> Result<Self, EngineError> {
         let failed = |error: wasmtime::Error| EngineError::Engine(format!("{error:#}"));
         let engine = engine().map_err(failed)?;
         let linker = |suspending| {
@@ -134,7 +137,7 @@ impl Running {
         Ok(Self {
             linker: linker(false).map_err(failed)?,
             suspending_linker: linker(true).map_err(failed)?,
-            _ticker: Ticker::start(&engine)
+            _ticker: Ticker::start(&engine, tick)
                 .map_err(|error| EngineError::Engine(error.to_string()))?,
             engine,
             cache,
@@ -191,7 +194,7 @@ struct Ticker {
 }
 
 impl Ticker {
-    fn start(engine: &Engine) -> std::io::Result<Self> {
+    fn start(engine: &Engine, tick: Arc<TickLength>) -> std::io::Result<Self> {
         let stop = Arc::new(AtomicBool::new(false));
         let engine = engine.weak();
         let stopped = stop.clone();
@@ -200,7 +203,7 @@ impl Ticker {
             .stack_size(64 << 10)
             .spawn(move || {
                 while !stopped.load(Ordering::Relaxed) {
-                    std::thread::sleep(TICK);
+                    std::thread::sleep(tick.duration());
                     match engine.upgrade() {
                         Some(engine) => engine.increment_epoch(),
                         None => break,
@@ -222,6 +225,3 @@ impl Drop for Ticker {
         }
     }
 }
-
-/// One unit of every deadline.
-pub(crate) const TICK: Duration = Duration::from_millis(1);

@@ -20,6 +20,7 @@ use crate::manifest::Manifest;
 use crate::module::Module;
 use crate::phase::{Exports, Phase};
 use crate::services::Services;
+use crate::tick_length::TickLength;
 
 /// Everything needed to start an instance of one filter.
 pub(crate) struct Blueprint {
@@ -47,6 +48,10 @@ pub(crate) struct Instance {
 }
 
 impl Blueprint {
+    fn running_time(&self) -> Arc<RunningTime> {
+        Arc::new(RunningTime::new(self.services.tick.clone()))
+    }
+
     fn store(&self, running: &Arc<RunningTime>, pure: bool) -> Store<GuestState> {
         let mut state = GuestState::new(self.identity.clone(), self.services.clone());
         state.pure = pure;
@@ -61,17 +66,17 @@ impl Blueprint {
                 running.had_its_time()
             })
         });
-        store.set_epoch_deadline(ticks(self.identity.limits.init_ms));
+        store.set_epoch_deadline(self.services.tick.count(self.identity.limits.init_ms));
         store
     }
 
     /// Starts an instance and lets it read its config.
     pub(crate) fn start(&self) -> Result<Instance, Fault> {
-        let running = Arc::default();
+        let running = self.running_time();
         let mut store = self.store(&running, false);
         let begun = (|| {
             let instance = self.pre.instantiate(&mut store)?;
-            store.set_epoch_deadline(ticks(self.identity.limits.init_ms));
+            store.set_epoch_deadline(self.services.tick.count(self.identity.limits.init_ms));
             let init = instance.get_typed_func::<(&str,), (Result<(), String>,)>(
                 &mut store,
                 &self.module.indices.init,
@@ -84,7 +89,7 @@ impl Blueprint {
 
     /// The same for an instance that suspends.
     pub(crate) async fn start_suspending(&self) -> Result<Instance, Fault> {
-        let running: Arc<RunningTime> = Arc::default();
+        let running = self.running_time();
         running.begin(self.identity.limits.init_ms);
         let mut store = self.store(&running, false);
         let begun = running
@@ -150,9 +155,9 @@ impl Blueprint {
         &self,
         call: impl FnOnce(&mut Store<GuestState>, wasmtime::component::Instance) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
-        let mut store = self.store(&Arc::default(), true);
+        let mut store = self.store(&self.running_time(), true);
         let result = self.pre.instantiate(&mut store).and_then(|instance| {
-            store.set_epoch_deadline(ticks(self.identity.limits.init_ms));
+            store.set_epoch_deadline(self.services.tick.count(self.identity.limits.init_ms));
             call(&mut store, instance)
         });
         result.map_err(|error| Fault::of_call(&error, store.data().memory.refused))
@@ -198,7 +203,8 @@ impl Instance {
         let had = facts.is_some();
         self.store.data_mut().may_suspend = true;
         self.store.data_mut().enter(facts);
-        self.store.set_epoch_deadline(ticks(deadline_ms));
+        let ticks = self.running.tick.count(deadline_ms);
+        self.store.set_epoch_deadline(ticks);
         self.running.begin(deadline_ms);
         let running = self.running.clone();
         // When patience ends the call is dropped here: its fiber unwinds and the store, with the
@@ -265,8 +271,8 @@ impl Instance {
 
 /// How long a guest itself has been running in the call at hand. The clock of deadlines goes on
 /// while a call waits for the host, so when it passes this says whether that was the guest's doing.
-#[derive(Default)]
 struct RunningTime {
+    tick: Arc<TickLength>,
     limit_ns: AtomicU64,
     /// Of this call, up to the last pause.
     spent_ns: AtomicU64,
@@ -279,6 +285,17 @@ struct RunningTime {
 }
 
 impl RunningTime {
+    fn new(tick: Arc<TickLength>) -> Self {
+        Self {
+            tick,
+            limit_ns: AtomicU64::new(0),
+            spent_ns: AtomicU64::new(0),
+            resumed_ns: AtomicU64::new(0),
+            core_ns: AtomicU64::new(0),
+            looks: AtomicU64::new(0),
+        }
+    }
+
     fn begin(&self, limit_ms: u64) {
         self.forget_core(limit_ms);
         self.spent_ns.store(0, Relaxed);
@@ -295,7 +312,9 @@ impl RunningTime {
 
     fn deadline_passed(&self) -> UpdateDeadline {
         match self.limit_ns.load(Relaxed).checked_sub(self.spent()) {
-            Some(left) if left > 0 => UpdateDeadline::Continue(ticks(left.div_ceil(1_000_000))),
+            Some(left) if left > 0 => {
+                UpdateDeadline::Continue(self.tick.count(left.div_ceil(1_000_000)))
+            }
             _ => self.had_its_time(),
         }
     }
@@ -325,7 +344,7 @@ impl RunningTime {
         if ran_ns > half_ms * 500_000 || looks >= LOOKS_MAX {
             UpdateDeadline::Interrupt
         } else {
-            UpdateDeadline::Continue(ticks(half_ms))
+            UpdateDeadline::Continue(self.tick.count(half_ms))
         }
     }
 
@@ -353,8 +372,3 @@ fn core_ns() -> u64 {
 
 /// Looks at a call that is not getting anywhere for want of a core before it is given up.
 const LOOKS_MAX: u64 = 40;
-
-/// A deadline in ticks of the engine's clock. One more, for the tick that is under way.
-fn ticks(ms: u64) -> u64 {
-    ms.saturating_add(1)
-}

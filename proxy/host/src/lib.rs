@@ -41,6 +41,7 @@ mod phase;
 mod pool;
 mod prepare;
 mod services;
+mod tick_length;
 
 #[cfg(test)]
 mod cache_tests;

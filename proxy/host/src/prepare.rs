@@ -105,6 +105,11 @@ impl Host {
                 config: config.clone(),
             })
         };
+        let limits = &table.limits;
+        self.services().tick.serve(limits.request_ms);
+        if module.indices.events.is_some() {
+            self.services().tick.serve(limits.event_ms);
+        }
         let sync = blueprint(false)?;
         let manifest = checked(&sync, &identity)?;
         let meters = self.metrics.of(name);

@@ -12,6 +12,7 @@ use crate::capability::http_client::Outbound;
 use crate::capability::metrics::FilterMetrics;
 use crate::guest_state::{FilterIdentity, clock};
 use crate::key_table::KeyTables;
+use crate::tick_length::TickLength;
 
 /// The process side of every capability.
 pub struct Services {
@@ -29,6 +30,8 @@ pub struct Services {
     pub registry: prometheus::Registry,
     /// How requests of filters leave; until the server sets it they are `unavailable`.
     pub outbound: OnceLock<Arc<dyn Outbound>>,
+    /// How finely deadlines are counted.
+    pub(crate) tick: Arc<TickLength>,
     metrics: Mutex<HashMap<Arc<str>, Arc<FilterMetrics>>>,
 }
 
@@ -44,6 +47,7 @@ impl Services {
             key_tables: ArcSwap::from_pointee(KeyTables::default()),
             registry,
             outbound: OnceLock::new(),
+            tick: Arc::default(),
             metrics: Mutex::default(),
         }
     }

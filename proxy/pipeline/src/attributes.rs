@@ -17,7 +17,10 @@ impl Attributes {
     /// The value of a name.
     #[must_use]
     pub fn find(&self, name: &str) -> Option<&Arc<str>> {
-        self.entries.iter().find(|(key, _)| &**key == name).map(|(_, value)| value)
+        self.entries
+            .iter()
+            .find(|(key, _)| &**key == name)
+            .map(|(_, value)| value)
     }
 
     /// Sets or replaces a value; `false` when a bound would be broken.

@@ -49,7 +49,11 @@ impl Chain {
     #[must_use]
     pub fn new(name: &str, filters: Vec<Shared>) -> Self {
         let of = |takes_part: fn(&Phases) -> bool| -> Vec<Shared> {
-            filters.iter().filter(|f| takes_part(&f.phases())).cloned().collect()
+            filters
+                .iter()
+                .filter(|f| takes_part(&f.phases()))
+                .cloned()
+                .collect()
         };
         let backward = |takes_part| {
             let mut list = of(takes_part);
@@ -92,12 +96,19 @@ impl Chain {
     /// Whether any filter wants events; `first` = only the first of the stream is asked for.
     #[must_use]
     pub fn wants_events(&self, first: bool) -> bool {
-        if first { !self.first_event.is_empty() } else { !self.events.is_empty() }
+        if first {
+            !self.first_event.is_empty()
+        } else {
+            !self.events.is_empty()
+        }
     }
 
     /// Before the body is read.
     pub async fn request_headers(&self, facts: Box<Facts>) -> (Box<Facts>, Result<(), Stop>) {
-        Self::outcomes(&self.request_headers, facts, |filter, facts| filter.request_headers(facts)).await
+        Self::outcomes(&self.request_headers, facts, |filter, facts| {
+            filter.request_headers(facts)
+        })
+        .await
     }
 
     /// Who calls. No authorizer at all lets everyone in as anonymous; else one must allow.
@@ -120,7 +131,14 @@ impl Chain {
             }
         }
         let open = self.authorize.is_empty();
-        (facts, if open { Ok(()) } else { Err(Stop::NobodyAllowed) })
+        (
+            facts,
+            if open {
+                Ok(())
+            } else {
+                Err(Stop::NobodyAllowed)
+            },
+        )
     }
 
     /// Body parsed: limits, validation, edits.
@@ -130,7 +148,10 @@ impl Chain {
 
     /// The first key any filter derives. Filters that need a session key candidate are asked only
     /// when there is one.
-    pub async fn affinity(&self, mut facts: Box<Facts>) -> (Box<Facts>, Result<Option<Affinity>, Stop>) {
+    pub async fn affinity(
+        &self,
+        mut facts: Box<Facts>,
+    ) -> (Box<Facts>, Result<Option<Affinity>, Stop>) {
         for filter in &self.affinity {
             if facts.session_keys.is_empty() && filter.phases().affinity_needs_session_key {
                 continue;
@@ -148,7 +169,11 @@ impl Chain {
     }
 
     /// The first opinion any filter has, else the cluster's round robin.
-    pub async fn route(&self, mut facts: Box<Facts>, affinity_hash: u64) -> (Box<Facts>, Result<Choice, Stop>) {
+    pub async fn route(
+        &self,
+        mut facts: Box<Facts>,
+        affinity_hash: u64,
+    ) -> (Box<Facts>, Result<Choice, Stop>) {
         for filter in &self.route {
             let (back, result) = filter.route(facts, affinity_hash).answer().await;
             facts = back;
@@ -168,7 +193,9 @@ impl Chain {
     /// are asked only when they have left some.
     pub async fn response_headers(&self, facts: Box<Facts>) -> (Box<Facts>, Result<(), Stop>) {
         Self::outcomes(&self.response_headers, facts, |filter, facts| {
-            if filter.phases().response_headers_after_scratch && facts.scratch_of(filter.name()).is_empty() {
+            if filter.phases().response_headers_after_scratch
+                && facts.scratch_of(filter.name()).is_empty()
+            {
                 return PhaseCall::Done((facts, Ok(Outcome::Pass)));
             }
             filter.response_headers(facts)
@@ -177,8 +204,16 @@ impl Chain {
     }
 
     /// One event of a stream, filters in opposite order; never suspends.
-    pub fn event(&self, mut facts: Box<Facts>, mut event: StreamEvent) -> (Box<Facts>, Result<EventVerdict, Stop>) {
-        let filters = if event.seq == 0 { &self.first_event } else { &self.events };
+    pub fn event(
+        &self,
+        mut facts: Box<Facts>,
+        mut event: StreamEvent,
+    ) -> (Box<Facts>, Result<EventVerdict, Stop>) {
+        let filters = if event.seq == 0 {
+            &self.first_event
+        } else {
+            &self.events
+        };
         let mut replaced = false;
         for filter in filters {
             let (back, result) = filter.events(facts, std::slice::from_ref(&event));
@@ -194,7 +229,11 @@ impl Chain {
                 Err(failure) => return (facts, Err(Stop::Failed(failure))),
             }
         }
-        let verdict = if replaced { EventVerdict::Replace(event.data) } else { EventVerdict::Pass };
+        let verdict = if replaced {
+            EventVerdict::Replace(event.data)
+        } else {
+            EventVerdict::Pass
+        };
         (facts, Ok(verdict))
     }
 
@@ -222,7 +261,10 @@ fn skips(filter: &Shared) -> bool {
 }
 
 fn respond(filter: &Shared, response: LocalResponse) -> Stop {
-    Stop::Respond { filter: filter.name().clone(), response: Box::new(response) }
+    Stop::Respond {
+        filter: filter.name().clone(),
+        response: Box::new(response),
+    }
 }
 
 fn round_robin(candidates: &CandidateSet) -> Option<u32> {

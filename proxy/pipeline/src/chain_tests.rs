@@ -111,7 +111,11 @@ fn now<F: Future>(future: F) -> F::Output {
 
 #[test]
 fn conditional_phases_are_called_only_where_they_can_matter() {
-    let key = || SessionKey { source: SessionSource::SessionHeader, value: "s".into(), hash: 7 };
+    let key = || SessionKey {
+        source: SessionSource::SessionHeader,
+        value: "s".into(),
+        hash: 7,
+    };
     // Conditional or not, a key candidate or none, whose private bytes; calls of each phase.
     let table: [(bool, bool, Scratch<'_>, (u32, u32)); 7] = [
         (false, false, &[], (1, 1)),

@@ -75,9 +75,22 @@ pub enum EditError {
 
 /// Never writable by a filter: they belong to the connection, to framing, or to the gateway.
 const NEVER_WRITABLE: &[&str] = &[
-    "connection", "content-length", "forwarded", "host", "keep-alive", "proxy-authenticate",
-    "proxy-authorization", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
-    "x-cache-affinity-key", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto",
+    "connection",
+    "content-length",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-cache-affinity-key",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-proto",
     "x-request-id",
 ];
 
@@ -88,10 +101,19 @@ const NEVER_WRITABLE_JSON: &[&str] = &["/model", "/stream"];
 ///
 /// # Errors
 /// The first edit that is not granted or cannot be applied; the facts are then unchanged.
-pub fn apply(edits: Edits, grants: &EditGrants, side: Side, filter: &str, facts: &mut Facts) -> Result<(), EditError> {
+pub fn apply(
+    edits: Edits,
+    grants: &EditGrants,
+    side: Side,
+    filter: &str,
+    facts: &mut Facts,
+) -> Result<(), EditError> {
     let count = edits.headers.len() + edits.json.len() + edits.attributes.len();
     if count > grants.edits_max {
-        return Err(EditError::TooMany { count, max: grants.edits_max });
+        return Err(EditError::TooMany {
+            count,
+            max: grants.edits_max,
+        });
     }
     check(&edits, grants, side)?;
     let body = if edits.json.is_empty() {
@@ -103,7 +125,9 @@ pub fn apply(edits: Edits, grants: &EditGrants, side: Side, filter: &str, facts:
     let mut attributes = facts.attributes.clone();
     for (name, value) in &edits.attributes {
         if !attributes.set(&format!("{filter}.{name}"), value) {
-            return Err(EditError::Impossible(format!("attribute `{name}`: too many or too long")));
+            return Err(EditError::Impossible(format!(
+                "attribute `{name}`: too many or too long"
+            )));
         }
     }
     // From here on nothing can fail.
@@ -122,38 +146,54 @@ pub fn apply(edits: Edits, grants: &EditGrants, side: Side, filter: &str, facts:
 
 fn check(edits: &Edits, grants: &EditGrants, side: Side) -> Result<(), EditError> {
     for edit in &edits.headers {
-        let (HeaderEdit::Set(name, _) | HeaderEdit::Append(name, _) | HeaderEdit::Remove(name)) = edit;
+        let (HeaderEdit::Set(name, _) | HeaderEdit::Append(name, _) | HeaderEdit::Remove(name)) =
+            edit;
         if !header_granted(name.as_str(), grants) {
-            return Err(EditError::NoGrant { what: "header", name: name.to_string() });
+            return Err(EditError::NoGrant {
+                what: "header",
+                name: name.to_string(),
+            });
         }
     }
     for edit in &edits.json {
         let (JsonEdit::Set { pointer, .. } | JsonEdit::Remove { pointer }) = edit;
         if side == Side::Response || !json_granted(pointer, grants) {
-            return Err(EditError::NoGrant { what: "JSON", name: pointer.clone() });
+            return Err(EditError::NoGrant {
+                what: "JSON",
+                name: pointer.clone(),
+            });
         }
     }
     match edits.attributes.first() {
-        Some((name, _)) if !grants.attributes => {
-            Err(EditError::NoGrant { what: "attribute", name: name.clone() })
-        }
+        Some((name, _)) if !grants.attributes => Err(EditError::NoGrant {
+            what: "attribute",
+            name: name.clone(),
+        }),
         _ => Ok(()),
     }
 }
 
 fn header_granted(name: &str, grants: &EditGrants) -> bool {
     !NEVER_WRITABLE.contains(&name)
-        && grants.write_headers.iter().any(|granted| granted == "*" || granted.eq_ignore_ascii_case(name))
+        && grants
+            .write_headers
+            .iter()
+            .any(|granted| granted == "*" || granted.eq_ignore_ascii_case(name))
 }
 
 fn json_granted(pointer: &str, grants: &EditGrants) -> bool {
     let below = |root: &str| {
-        pointer.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        pointer
+            .strip_prefix(root)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
     // The empty pointer is the whole body, the protected members included.
     !pointer.is_empty()
         && !NEVER_WRITABLE_JSON.iter().any(|root| below(root))
-        && grants.write_json.iter().any(|granted| granted == "*" || below(granted))
+        && grants
+            .write_json
+            .iter()
+            .any(|granted| granted == "*" || below(granted))
 }
 
 fn apply_headers(edits: Vec<HeaderEdit>, headers: &mut HeaderMap) {

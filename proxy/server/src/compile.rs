@@ -205,7 +205,7 @@ impl Compiler<'_> {
                     text,
                     &format!("filters.{name}"),
                     other.to_string(),
-                    "see the message; `weir filter inspect` shows what the module needs",
+                    "`weir filter inspect` shows what the module needs",
                 )],
             })?;
         let takes_part = filter.phases();

@@ -27,7 +27,9 @@ pub(crate) fn root_declares(file: &File) -> Vec<String> {
     let is_root = file.path.ends_with("/lib.rs") || file.path.ends_with("/mod.rs");
     // An example or a guest of a bench is read as one page, and `tests/NAME/mod.rs` is how Cargo
     // wants a file that is no test of its own; everything else has a place for its definitions.
-    let is_page = ["/benches/", "/tests/"].iter().any(|part| file.path.contains(part));
+    let is_page = ["/benches/", "/tests/"]
+        .iter()
+        .any(|part| file.path.contains(part));
     if !is_root || is_page || file.path.starts_with("examples/") {
         return Vec::new();
     }
