@@ -123,16 +123,12 @@ pub struct LimitsTable {
     pub body_max_bytes: usize,
     /// Largest answer of a model call that is not a stream, in bytes.
     pub response_max_bytes: usize,
-    /// Header fields of a request or an answer, as a number.
+    /// Header fields of a request, as a number.
     pub headers_max: usize,
-    /// All header fields of a request or an answer together, in bytes.
+    /// All header fields of a request together, in bytes.
     pub headers_max_bytes: usize,
     /// Largest single server-sent event, in bytes.
     pub event_max_bytes: usize,
-    /// Events read from upstream which the caller has not taken yet, as a number.
-    pub pending_events_max: usize,
-    /// The same in bytes; at either bound the upstream is no longer read.
-    pub pending_max_bytes: usize,
 }
 
 impl Default for LimitsTable {
@@ -143,8 +139,6 @@ impl Default for LimitsTable {
             headers_max: 100,
             headers_max_bytes: 64 << 10,
             event_max_bytes: 4 << 20,
-            pending_events_max: 256,
-            pending_max_bytes: 1 << 20,
         }
     }
 }
@@ -158,15 +152,9 @@ impl LimitsTable {
             bytes("response_max_bytes", default.response_max_bytes),
             bytes("headers_max_bytes", default.headers_max_bytes),
         );
-        let (event_max_bytes, pending_max_bytes) = (
-            bytes("event_max_bytes", default.event_max_bytes),
-            bytes("pending_max_bytes", default.pending_max_bytes),
-        );
+        let event_max_bytes = bytes("event_max_bytes", default.event_max_bytes);
         let headers_max = table.or("headers_max", default.headers_max, |f| {
             f.integer(1..=10_000)
-        });
-        let pending_events_max = table.or("pending_events_max", default.pending_events_max, |f| {
-            f.integer(1..=100_000)
         });
         table.finish();
         Self {
@@ -175,8 +163,6 @@ impl LimitsTable {
             headers_max,
             headers_max_bytes,
             event_max_bytes,
-            pending_events_max,
-            pending_max_bytes,
         }
     }
 }
@@ -189,12 +175,9 @@ pub struct ReloadTable {
     pub poll_ms: u64,
     /// Good configurations kept for a roll-back, as a number.
     pub history: usize,
-    /// For how long after a reload the breaker may roll it back, in milliseconds; 0: never.
+    /// For how long after a reload a new or changed filter that goes into quarantine brings the
+    /// configuration before it back, in milliseconds; 0: never.
     pub rollback_window_ms: u64,
-    /// Failures of filters within `breaker_window_ms` which trip the breaker.
-    pub breaker_failures: u32,
-    /// The window the breaker counts over, in milliseconds.
-    pub breaker_window_ms: u64,
 }
 
 impl Default for ReloadTable {
@@ -203,8 +186,6 @@ impl Default for ReloadTable {
             poll_ms: 1_000,
             history: 16,
             rollback_window_ms: 600_000,
-            breaker_failures: 5,
-            breaker_window_ms: 10_000,
         }
     }
 }
@@ -219,12 +200,6 @@ impl ReloadTable {
             history: table.or("history", default.history, |f| f.integer(1..=1_000)),
             rollback_window_ms: table.or("rollback_window_ms", default.rollback_window_ms, |f| {
                 f.integer(0..=*TIME_MS.end())
-            }),
-            breaker_failures: table.or("breaker_failures", default.breaker_failures, |f| {
-                f.integer(1..=1_000_000)
-            }),
-            breaker_window_ms: table.or("breaker_window_ms", default.breaker_window_ms, |f| {
-                f.integer(TIME_MS)
             }),
         };
         table.finish();

@@ -310,7 +310,7 @@ body_max_bytes = 0
 [reload]
 poll_ms = 1
 history = 1_000_000
-breaker_failures = 0x10"#,
+rollback_window_ms = 0x10"#,
         r#"2:18: limits.body_max_bytes: 0 is out of range; write a number from 1 to 1073741824
 4:11: reload.poll_ms: 1 is out of range; write a number from 10 to 86400000
 5:11: reload.history: 1000000 is out of range; write a number from 1 to 1000"#,

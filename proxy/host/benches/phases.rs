@@ -2,6 +2,7 @@
 
 #![allow(
     clippy::unwrap_used,
+    clippy::expect_used,
     clippy::panic,
     missing_docs,
     reason = "a bench has nobody to report errors to"
@@ -143,7 +144,14 @@ impl Bench {
             .load(&std::fs::read(self.modules.join(file)).unwrap())
             .unwrap();
         self.host
-            .prepare(name, &module, &self.config.filters[name])
+            .prepare(
+                name,
+                &module,
+                self.config
+                    .filters
+                    .get(name)
+                    .expect("a filter of the bench's config"),
+            )
             .unwrap()
     }
 

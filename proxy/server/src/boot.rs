@@ -143,7 +143,6 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
             asked,
             completions,
         })),
-        poll_ms: config.reload.poll_ms,
         drain: Duration::from_millis(config.server.drain_timeout_ms),
     };
     server.add_service(background_service("background", background));
@@ -314,7 +313,6 @@ struct Parts {
 struct Background {
     runtime: Arc<Runtime>,
     parts: Mutex<Option<Parts>>,
-    poll_ms: u64,
     drain: Duration,
 }
 
@@ -326,7 +324,7 @@ impl BackgroundService for Background {
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(parts.reloader.run(parts.asked));
-        tasks.spawn(watch(parts.asks, self.poll_ms));
+        tasks.spawn(watch(Arc::clone(&self.runtime), parts.asks));
         tasks.spawn(health_check::run(Arc::clone(&self.runtime)));
         tasks.spawn(complete::deliver(parts.completions));
         tasks.spawn(complete::tick(Arc::clone(&self.runtime)));

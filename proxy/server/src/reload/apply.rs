@@ -287,7 +287,8 @@ impl Reloader {
                 return;
             };
             let age_ms = unix_ms().saturating_sub(live.since_unix_ms);
-            let fresh = age_ms <= live.snapshot.config.reload.rollback_window_ms;
+            let window_ms = live.snapshot.config.reload.rollback_window_ms;
+            let fresh = window_ms > 0 && age_ms <= window_ms;
             let of = |snapshot: &Snapshot| snapshot.filters.get(&**filter).cloned();
             let changed = match (of(&live.snapshot), of(&before.snapshot)) {
                 (Some(now), Some(then)) => !Arc::ptr_eq(&now, &then),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
@@ -11,16 +12,15 @@ use tokio::sync::mpsc;
 use weir_config::{Config, ModuleRef};
 
 use crate::reload::apply::Ask;
+use crate::runtime::Runtime;
 
 /// A writer is taken to have finished when two looks this far apart see the same.
 pub(crate) const SETTLE: Duration = Duration::from_millis(50);
 /// Looks before a file that keeps changing is taken as it is.
 pub(crate) const SETTLE_LOOKS_MAX: u32 = 20;
 
-/// Sends a look every `poll_ms`, and a forced one on SIGHUP, until the process ends.
-pub(crate) async fn watch(asks: mpsc::Sender<Ask>, poll_ms: u64) {
-    let mut ticks = tokio::time::interval(Duration::from_millis(poll_ms.max(50)));
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+/// Sends a look every `reload.poll_ms`, and a forced one on SIGHUP, until the process ends.
+pub(crate) async fn watch(runtime: Arc<Runtime>, asks: mpsc::Sender<Ask>) {
     let mut hangups = match signal(SignalKind::hangup()) {
         Ok(hangups) => hangups,
         Err(error) => {
@@ -29,8 +29,9 @@ pub(crate) async fn watch(asks: mpsc::Sender<Ask>, poll_ms: u64) {
         }
     };
     loop {
+        let pause = Duration::from_millis(runtime.snapshot().config.reload.poll_ms);
         let ask = tokio::select! {
-            _ = ticks.tick() => Ask::Look,
+            () = tokio::time::sleep(pause) => Ask::Look,
             _ = hangups.recv() => Ask::Force { why: "signal", reply: None },
         };
         if asks.send(ask).await.is_err() {

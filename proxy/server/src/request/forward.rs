@@ -91,7 +91,11 @@ pub(crate) async fn forward(
             .await
             {
                 Ok(connection) => {
-                    reservation.backend().record_success();
+                    if matches!(exchange.progress.end, End::UpstreamError | End::Timeout) {
+                        note_failure(exchange, &upstream, &reservation);
+                    } else {
+                        reservation.backend().record_success();
+                    }
                     return Ok(connection);
                 }
                 Err(failure) if failure.stale && wanted == Wanted::Any => wanted = Wanted::New,
