@@ -435,6 +435,16 @@ async fn boot_keys_wait_for_a_restart() {
     );
     logged(&gateway, "server.threads").await;
     assert_eq!(chat(&gateway).await.status, 200);
+    // A later change of something else does not make the restart needless.
+    gateway.edit(|config| format!("{config}\n[limits]\nbody_max_bytes = 1000000\n"));
+    gateway
+        .wait_for("number 3", async |gateway| {
+            gateway.config_number().await == 3
+        })
+        .await;
+    let config = gateway.admin_json("/config").await;
+    let restart = config["needs_restart"].to_string();
+    assert!(restart.contains("server.threads"), "{restart}");
 }
 
 #[tokio::test]

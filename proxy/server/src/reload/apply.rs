@@ -75,6 +75,8 @@ pub(crate) struct Reloader {
     watched: Vec<PathBuf>,
     seen: [u8; 32],
     number: u64,
+    /// What the process began with: what differs from it and is not live needs a restart.
+    booted: Config,
 }
 
 impl Reloader {
@@ -96,6 +98,7 @@ impl Reloader {
             watched: watched.unwrap_or_default(),
             seen: [0; 32],
             number: live.number,
+            booted: live.config.clone(),
         };
         reloader.seen = reloader.fingerprint();
         reloader
@@ -195,8 +198,8 @@ impl Reloader {
 
     fn go_live(&mut self, snapshot: Arc<Snapshot>, why: &'static str) -> Reply {
         let live = self.runtime.snapshot();
-        let difference = weir_config::diff(&live.config, &snapshot.config);
-        let mut changes = difference.lines;
+        let mut changes = weir_config::diff(&live.config, &snapshot.config).lines;
+        let needs_restart = weir_config::diff(&self.booted, &snapshot.config).boot;
         for (name, filter) in &snapshot.filters {
             let other_module = live
                 .filters
@@ -211,15 +214,22 @@ impl Reloader {
         {
             let mut history = self.runtime.history.lock();
             history.push(&snapshot, changes.clone(), why);
-            history.needs_restart.clone_from(&difference.boot);
+            history.needs_restart.clone_from(&needs_restart);
             history.bad = None;
         }
         self.runtime.metrics.reloaded("applied", snapshot.number);
-        tracing::info!(number = snapshot.number, why, ?changes, needs_restart = ?difference.boot, "config is live");
+        tracing::info!(
+            number = snapshot.number,
+            why,
+            ?changes,
+            ?needs_restart,
+            "config is live"
+        );
+        shrink_replaced(&live, &snapshot);
         Reply::Applied {
             number: snapshot.number,
             changes,
-            needs_restart: difference.boot,
+            needs_restart,
         }
     }
 
@@ -341,6 +351,19 @@ fn load(file: &Path, origin: &Origin, prints: &mut Fingerprints) -> Loaded {
                 watched: Some(watched),
                 seen,
             };
+        }
+    }
+}
+
+/// Filters that only the history still holds need no more than one instance.
+fn shrink_replaced(before: &Snapshot, after: &Snapshot) {
+    for (name, filter) in &before.filters {
+        let kept = after
+            .filters
+            .get(name)
+            .is_some_and(|now| Arc::ptr_eq(now, filter));
+        if !kept {
+            filter.shrink();
         }
     }
 }
