@@ -498,7 +498,7 @@ async fn limits_cursors_and_affinity_carry_over() {
     let upstreams = [Simulated::start().await, Simulated::start().await];
     let addresses = [upstreams[0].address(), upstreams[1].address()];
     let config = ConfigText::new(&addresses).text();
-    let counting = "default = \"29-W\", unit = \"requests\"";
+    let counting = "default = \"61-W\", unit = \"requests\"";
     let gateway = Gateway::start(&config.replace("default = \"1000000000-S\"", counting)).await;
     let first = async |session: Option<&str>| {
         let before = upstreams[0].chats().await;
@@ -527,7 +527,8 @@ async fn limits_cursors_and_affinity_carry_over() {
             })
             .await;
     };
-    let sessions: Vec<_> = (0..8).map(|nth| format!("session-{nth}")).collect();
+    // So many that they hardly ever fall to one backend, whatever the addresses hash to.
+    let sessions: Vec<_> = (0..24).map(|nth| format!("session-{nth}")).collect();
     let mut places = Vec::new();
     for session in &sessions {
         places.push(first(Some(session)).await);
@@ -558,7 +559,7 @@ async fn limits_cursors_and_affinity_carry_over() {
     for (session, place) in sessions.iter().zip(&places) {
         assert_eq!(first(Some(session)).await, *place, "{session}");
     }
-    // 8 + 5 + 8 so far.
+    // 24 + 5 + 24 so far.
     for _ in 0..8 {
         assert_eq!(chat(&gateway).await.status, 200);
     }
