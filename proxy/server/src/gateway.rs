@@ -53,7 +53,7 @@ impl ProxyHttp for Gateway {
         downstream.set_pipelining_enabled(true);
         let connection = match llm(downstream.req_header()) {
             Some(api) => serve(&self.runtime, api, downstream).await,
-            None => match Passage::begin(&self.runtime, downstream).await {
+            None => match Box::pin(Passage::begin(&self.runtime, downstream)).await {
                 Ok(passage) => {
                     *ctx = Some(passage);
                     return Ok(false);

@@ -31,7 +31,7 @@ pub(crate) async fn serve(
     let _active = runtime.metrics.active(api);
     let connection = match steps(&mut exchange, downstream).await {
         Ok(connection) => connection,
-        Err(refusal) => refuse::write(&mut exchange, downstream, refusal).await,
+        Err(refusal) => Box::pin(refuse::write(&mut exchange, downstream, refusal)).await,
     };
     settle::settle(exchange);
     connection

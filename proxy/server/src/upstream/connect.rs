@@ -40,12 +40,12 @@ pub(crate) async fn connect(
 ) -> pingora::Result<Link> {
     let Some(plain) = &target.plain else {
         let (session, reused) = match wanted {
-            Wanted::Any => connector.get_http_session(&target.peer).await?,
+            Wanted::Any => Box::pin(connector.get_http_session(&target.peer)).await?,
             Wanted::New => {
                 let mut peer = target.peer.clone();
                 // A group of its own has no idle connections.
                 peer.group_key = fastrand::u64(1..);
-                connector.get_http_session(&peer).await?
+                Box::pin(connector.get_http_session(&peer)).await?
             }
         };
         return Ok(Link { session, reused });
@@ -58,6 +58,12 @@ pub(crate) async fn connect(
             reused: true,
         });
     }
+    // Boxed, as above: an exchange that finds an idle connection carries no room for opening one.
+    Box::pin(open(upstream, target)).await
+}
+
+/// Opens a plaintext connection.
+async fn open(upstream: &Upstream, target: &Target) -> pingora::Result<Link> {
     let address = target.address;
     let connected = match timeout(upstream.connect_timeout, TcpStream::connect(address)).await {
         Ok(connected) => connected.map_err(|error| {
