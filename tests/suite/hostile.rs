@@ -97,6 +97,7 @@ async fn a_misdeed_is_the_affair_of_its_request() {
         assert!(report.requests > 100);
     }
     let bound = (2 * before.p99()).max(before.p99() + 20_000);
+    eprintln!("p99 {} µs beside {} µs", beside.p99(), before.p99());
     assert!(
         beside.p99() <= bound,
         "p99 {} µs beside {} µs",
@@ -218,6 +219,10 @@ async fn a_fresh_instance_is_tried_where_the_config_says_so() {
             )
             .await
     };
+    let shown = gateway.admin_json("/filters").await;
+    for policy in ["deny", "retry-fresh"] {
+        assert_eq!(shown[policy]["on_error"], policy, "{shown}");
+    }
     chat(&gateway).await;
     // Twice, and twice more below: the fifth failure would put it into quarantine.
     for _ in 0..2 {

@@ -1,7 +1,6 @@
 //! `GET /filters`.
 
 use serde_json::{Value, json};
-use weir_pipeline::filter::Filter;
 
 use crate::snapshot::Snapshot;
 
@@ -13,7 +12,8 @@ pub(crate) fn all(snapshot: &Snapshot) -> Value {
             "module_sha256": filter.module_sha256(),
             "version": manifest.version,
             "about": manifest.about,
-            "on_error": format!("{:?}", filter.on_error()).to_lowercase(),
+            // As configured: the chain knows `retry-fresh` as `deny`.
+            "on_error": snapshot.config.filters.get(name).map(|table| table.on_error),
             "stats": filter.stats(),
         });
         (name.clone(), value)
