@@ -28,8 +28,15 @@ pub struct ModelTable {
     pub uris: Vec<String>,
     /// How the routing filter ranks the endpoints; without it the filter's default.
     pub routing_method: Option<String>,
-    /// Budgets per tenant and span, `1000-S,50000-M`; see [`parse_token_rate_limit`].
+    /// Budgets of input and output tokens together, per tenant and span, `1000-S,50000-M`; see
+    /// [`parse_token_rate_limit`].
     pub token_rate_limit: Option<String>,
+    /// Budgets of input tokens, in the same grammar.
+    pub input_token_rate_limit: Option<String>,
+    /// Budgets of output tokens.
+    pub output_token_rate_limit: Option<String>,
+    /// Budgets of requests.
+    pub request_rate_limit: Option<String>,
 }
 
 impl FunctionTable {
@@ -57,16 +64,21 @@ impl ModelTable {
             upstream_model: table.optional("upstream_model", Field::name),
             uris: table.or("uris", Vec::new(), |f| f.list(Field::url_path)),
             routing_method: table.optional("routing_method", Field::name),
-            token_rate_limit: table.optional("token_rate_limit", |f| {
-                let text = f.text()?;
-                match parse_token_rate_limit(&text) {
-                    Ok(_) => Some(text),
-                    Err(message) => f.error(message, "write for example \"1000-S,50000-M\""),
-                }
-            }),
+            token_rate_limit: table.optional("token_rate_limit", rate_limit),
+            input_token_rate_limit: table.optional("input_token_rate_limit", rate_limit),
+            output_token_rate_limit: table.optional("output_token_rate_limit", rate_limit),
+            request_rate_limit: table.optional("request_rate_limit", rate_limit),
         };
         table.finish();
         read
+    }
+}
+
+fn rate_limit(field: &Field<'_>) -> Option<String> {
+    let text = field.text()?;
+    match parse_token_rate_limit(&text) {
+        Ok(_) => Some(text),
+        Err(message) => field.error(message, "write for example \"1000-S,50000-M\""),
     }
 }
 

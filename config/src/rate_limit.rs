@@ -1,9 +1,14 @@
-//! The grammar of token rate limits, `1000-S,50000-M`.
+//! The grammar of rate limits, `1000-S,50000-M`: of tokens and of requests.
 
-/// Parses a token rate limit into `(budget in tokens, span in seconds)` pairs, as written.
+/// Most tokens or requests in one budget: filters and JSON readers may hold numbers as doubles,
+/// which are exact up to here.
+pub const RATE_LIMIT_BUDGET_MAX: u64 = (1 << 53) - 1;
+
+/// Parses a rate limit into `(budget, span in seconds)` pairs, as written.
 ///
 /// A comma list of `<positive integer>-<S|M|H|D|W>`: second, minute, hour, day, week. Spaces
-/// around the parts are ignored.
+/// around the parts are ignored. The limits of input tokens, of output tokens and of requests are
+/// written the same way.
 ///
 /// # Errors
 ///
@@ -24,7 +29,7 @@ pub fn parse_token_rate_limit(text: &str) -> Result<Vec<(u64, u32)>, String> {
 }
 
 fn window(part: &str) -> Result<(u64, u32), String> {
-    let form = || format!("`{part}` is not <tokens>-<S|M|H|D|W>");
+    let form = || format!("`{part}` is not <positive integer>-<S|M|H|D|W>");
     let (budget, unit) = part.split_once('-').ok_or_else(form)?;
     let (budget, unit) = (budget.trim(), unit.trim());
     let seconds = match unit {
@@ -42,8 +47,10 @@ fn window(part: &str) -> Result<(u64, u32), String> {
         Ok(0) => Err(format!(
             "`{part}` allows nothing: the budget must be positive"
         )),
-        Ok(budget) => Ok((budget, seconds)),
-        Err(_) => Err(format!("`{part}` is too large: at most {}", u64::MAX)),
+        Ok(budget @ 1..=RATE_LIMIT_BUDGET_MAX) => Ok((budget, seconds)),
+        _ => Err(format!(
+            "`{part}` is too large: at most {RATE_LIMIT_BUDGET_MAX}"
+        )),
     }
 }
 
@@ -61,6 +68,7 @@ mod tests {
                 vec![(1, 604_800), (2, 86_400), (3, 3_600)],
             ),
             ("007-M", vec![(7, 60)]),
+            ("9007199254740991-D", vec![(RATE_LIMIT_BUDGET_MAX, 86_400)]),
         ] {
             assert_eq!(parse_token_rate_limit(text), Ok(expected), "{text}");
         }
@@ -74,14 +82,18 @@ mod tests {
             ("1-S,,2-M", "`1-S,,2-M` has an empty part"),
             ("1-S,2-S", "`2-S` repeats a unit of `1-S,2-S`"),
             ("0-S", "`0-S` allows nothing: the budget must be positive"),
-            ("1-s", "`1-s` is not <tokens>-<S|M|H|D|W>"),
-            ("-1-S", "`-1-S` is not <tokens>-<S|M|H|D|W>"),
-            ("+1-S", "`+1-S` is not <tokens>-<S|M|H|D|W>"),
-            ("1.5-S", "`1.5-S` is not <tokens>-<S|M|H|D|W>"),
-            ("100", "`100` is not <tokens>-<S|M|H|D|W>"),
+            ("1-s", "`1-s` is not <positive integer>-<S|M|H|D|W>"),
+            ("-1-S", "`-1-S` is not <positive integer>-<S|M|H|D|W>"),
+            ("+1-S", "`+1-S` is not <positive integer>-<S|M|H|D|W>"),
+            ("1.5-S", "`1.5-S` is not <positive integer>-<S|M|H|D|W>"),
+            ("100", "`100` is not <positive integer>-<S|M|H|D|W>"),
             (
                 "99999999999999999999-S",
-                "`99999999999999999999-S` is too large: at most 18446744073709551615",
+                "`99999999999999999999-S` is too large: at most 9007199254740991",
+            ),
+            (
+                "9007199254740992-S",
+                "`9007199254740992-S` is too large: at most 9007199254740991",
             ),
         ] {
             assert_eq!(

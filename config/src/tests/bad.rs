@@ -247,6 +247,9 @@ filters = ["routing"]
 cluster = "simm"
 routing_method = "pulsar"
 token_rate_limit = "5-X"
+input_token_rate_limit = "1-S,,2-M"
+output_token_rate_limit = 5
+request_rate_limit = "1-S,2-S"
 uris = ["v1"]
 [functions.demo.models."meta/llama-3.1"]
 cluster = "sim"
@@ -256,12 +259,15 @@ pipeline = "chat"
 [functions.other.models.sim]"#,
         r#"8:11: functions.demo.models.sim.cluster: no cluster named `simm`; declare [clusters.simm] or use one of: sim
 9:18: functions.demo.models.sim.routing_method: no routing method named `pulsar`; use one of: round_robin, random, power_of_two; or a routing filter of your own (role = "routing")
-10:20: functions.demo.models.sim.token_rate_limit: `5-X` is not <tokens>-<S|M|H|D|W>; write for example "1000-S,50000-M"
-11:9: functions.demo.models.sim.uris[0]: `v1` is not a path; start it with `/`
-14:1: functions.demo.models."meta/llama-3.1".routing-method: unknown key `routing-method`; did you mean `routing_method`?
-15:12: functions."a/b": `a/b` is not a name; use printable characters without spaces and without `/`
-16:12: functions."a/b".pipeline: no pipeline named `chat`; declare [pipelines.chat] or use one of: default
-17:1: functions.other.models.sim.cluster: missing key `cluster`; add cluster = "NAME""#,
+10:20: functions.demo.models.sim.token_rate_limit: `5-X` is not <positive integer>-<S|M|H|D|W>; write for example "1000-S,50000-M"
+11:26: functions.demo.models.sim.input_token_rate_limit: `1-S,,2-M` has an empty part; write for example "1000-S,50000-M"
+12:27: functions.demo.models.sim.output_token_rate_limit: is of type integer; write a string
+13:22: functions.demo.models.sim.request_rate_limit: `2-S` repeats a unit of `1-S,2-S`; write for example "1000-S,50000-M"
+14:9: functions.demo.models.sim.uris[0]: `v1` is not a path; start it with `/`
+17:1: functions.demo.models."meta/llama-3.1".routing-method: unknown key `routing-method`; did you mean `routing_method`?
+18:12: functions."a/b": `a/b` is not a name; use printable characters without spaces and without `/`
+19:12: functions."a/b".pipeline: no pipeline named `chat`; declare [pipelines.chat] or use one of: default
+20:1: functions.other.models.sim.cluster: missing key `cluster`; add cluster = "NAME""#,
     );
 }
 

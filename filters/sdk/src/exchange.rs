@@ -115,15 +115,16 @@ pub fn body(offset: u32, max: u32) -> Result<Vec<u8>, Failure> {
 }
 
 /// What the configuration says of the request's model (`weir.routing-method`,
-/// `weir.token-rate-limit`), or a note `FILTER.NAME` of an earlier filter. About 0.3 µs: see
+/// `weir.token-rate-limit`, `weir.input-token-rate-limit`, `weir.output-token-rate-limit`,
+/// `weir.request-rate-limit`), or a note `FILTER.NAME` of an earlier filter. About 0.3 µs: see
 /// [`PerSettings`] for the former.
 #[must_use]
 pub fn attribute(name: &str) -> Option<String> {
     raw::attribute(name)
 }
 
-/// What a filter derives from one attribute of the configuration (`weir.routing-method`,
-/// `weir.token-rate-limit`), kept by [`RequestView::settings`]: the host is asked once per
+/// What a filter derives from one attribute of the configuration, such as `weir.routing-method`,
+/// kept by [`RequestView::settings`]: the host is asked once per
 /// distinct setting and instance, and never for models of which the configuration says nothing.
 pub struct PerSettings<T> {
     attribute: &'static str,

@@ -10,6 +10,7 @@ use weir_routing::CandidateSet;
 use crate::attributes::Attributes;
 use crate::ledger::Ledger;
 use crate::principal::Principal;
+use crate::settings::ModelSettings;
 use crate::view::RequestView;
 
 /// How the caller's bytes came in.
@@ -98,10 +99,8 @@ pub struct Facts {
     pub routing_key: Arc<str>,
     /// Text of `view.model`.
     pub model: Arc<str>,
-    /// What the config says of the model's routing; attribute `weir.routing-method`.
-    pub routing_method: Option<Arc<str>>,
-    /// What the config says of the model's budget; attribute `weir.token-rate-limit`.
-    pub token_rate_limit: Option<Arc<str>>,
+    /// What the config says of the model: the attributes `weir.*`. `view.settings` is their id.
+    pub settings: Option<Arc<ModelSettings>>,
     /// What filters left for each other.
     pub attributes: Attributes,
     /// Private bytes per filter name.
@@ -139,10 +138,10 @@ impl Facts {
     /// An attribute, the gateway's own (`weir.*`) or a filter's.
     #[must_use]
     pub fn attribute(&self, name: &str) -> Option<&Arc<str>> {
-        match name {
-            "weir.routing-method" => self.routing_method.as_ref(),
-            "weir.token-rate-limit" => self.token_rate_limit.as_ref(),
-            _ => self.attributes.find(name),
-        }
+        let setting = self
+            .settings
+            .as_ref()
+            .and_then(|settings| settings.get(name));
+        setting.or_else(|| self.attributes.find(name))
     }
 }

@@ -1,7 +1,7 @@
 //! One exchange as values, and the chain of filters that decides it; knows neither Wasm nor sockets.
 //!
 //! Rooms in reading order: [`view`] (what a phase call carries), [`principal`], [`facts`] (everything
-//! a filter may read), [`attributes`], [`intern`], [`edits`] (what a filter may change), [`verdict`]
+//! a filter may read), [`settings`], [`attributes`], [`intern`], [`edits`] (what a filter may change), [`verdict`]
 //! (what a phase returns), [`ledger`] (claims settled when the exchange ends), [`filter`] (the trait),
 //! [`chain`] (the walk).
 
@@ -13,5 +13,6 @@ pub mod filter;
 pub mod intern;
 pub mod ledger;
 pub mod principal;
+pub mod settings;
 pub mod verdict;
 pub mod view;

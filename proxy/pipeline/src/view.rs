@@ -2,7 +2,7 @@
 
 use weir_dialect::Api;
 
-use crate::intern::{Interner, NameId};
+use crate::intern::NameId;
 
 /// Facts about the request that are either true or not.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,7 +50,9 @@ pub struct RequestView {
     pub priority: i16,
     /// Milliseconds left, 0 = no deadline.
     pub deadline_ms: u32,
-    /// What the config says of the model, see [`settings`]; [`NameId::NONE`] = nothing.
+    /// What the config says of the model, see [`ModelSettings::id`]; [`NameId::NONE`] = nothing.
+    ///
+    /// [`ModelSettings::id`]: crate::settings::ModelSettings::id
     pub settings: NameId,
 }
 
@@ -73,60 +75,5 @@ impl RequestView {
             deadline_ms: 0,
             settings: NameId::NONE,
         }
-    }
-}
-
-/// The id of what the config says of a model. Equal ids mean equal settings, so that a filter may
-/// keep by it what it derived from them. `None` when there is no room for another name:
-/// [`NameId::NONE`] would tell filters that the model has no settings.
-#[must_use]
-pub fn settings(
-    routing_method: Option<&str>,
-    token_rate_limit: Option<&str>,
-    interner: &Interner,
-) -> Option<NameId> {
-    if routing_method.is_none() && token_rate_limit.is_none() {
-        return Some(NameId::NONE);
-    }
-    // Quoted: no two pairs are written alike.
-    let id = interner.intern(&format!("{routing_method:?} {token_rate_limit:?}"));
-    (id != NameId::NONE).then_some(id)
-}
-
-#[cfg(test)]
-#[allow(clippy::indexing_slicing, reason = "tests")]
-mod tests {
-    use super::*;
-    use crate::intern::NAMES_MAX;
-
-    #[test]
-    fn equal_settings_have_equal_ids() {
-        let names = Interner::new();
-        let table = [
-            (None, None),
-            (Some("random"), None),
-            (None, Some("random")),
-            (Some(""), None),
-            (Some("a"), Some("b")),
-            (Some("a\" Some(\"b"), None),
-        ];
-        let ids = table.map(|(method, limit)| settings(method, limit, &names));
-        assert_eq!(ids[0], Some(NameId::NONE));
-        for (at, (method, limit)) in table.into_iter().enumerate() {
-            assert_eq!(settings(method, limit, &names), ids[at]);
-            assert!(!ids[..at].contains(&ids[at]), "{method:?} {limit:?}");
-        }
-    }
-
-    #[test]
-    fn a_full_table_is_not_taken_for_no_settings() {
-        let names = Interner::new();
-        let known = settings(Some("random"), None, &names);
-        for n in 0..NAMES_MAX {
-            names.intern(&format!("n{n}"));
-        }
-        assert_eq!(settings(Some("other"), None, &names), None);
-        assert_eq!(settings(Some("random"), None, &names), known);
-        assert_eq!(settings(None, None, &names), Some(NameId::NONE));
     }
 }

@@ -9,10 +9,14 @@ use std::time::Duration;
 use http::HeaderValue;
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
-use weir_config::{ClusterTable, Config, ConfigError, Endpoint, FilterTable, ModuleRef, OnError};
+use weir_config::{
+    ClusterTable, Config, ConfigError, Endpoint, FilterTable, ModelTable, ModuleRef, OnError,
+};
 use weir_host::{Host, KeyTables, PrepareError, WasmFilter};
 use weir_pipeline::chain::Chain;
 use weir_pipeline::filter::Filter;
+use weir_pipeline::intern::NameId;
+use weir_pipeline::settings::ModelSettings;
 use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
 
 use crate::builtin;
@@ -354,12 +358,11 @@ impl Compiler<'_> {
                     continue;
                 };
                 let upstream_model = model.upstream_model.as_deref().unwrap_or(name);
-                let (method, limit) = (
-                    model.routing_method.as_deref(),
-                    model.token_rate_limit.as_deref(),
-                );
+                let settings = settings(model);
+                let settings_id = settings.id(interner)?;
                 let target = ModelTarget {
-                    settings: weir_pipeline::view::settings(method, limit, interner)?,
+                    settings: (settings_id != NameId::NONE).then(|| Arc::new(settings)),
+                    settings_id,
                     routing_key: Arc::from(id.as_str()),
                     routing_key_id: interner.intern(id),
                     model: Arc::from(name.as_str()),
@@ -367,8 +370,6 @@ impl Compiler<'_> {
                     full_name: Arc::from(format!("{id}/{name}")),
                     upstream_model_json: weir_dialect::quote(upstream_model),
                     uris: model.uris.clone(),
-                    routing_method: method.map(Arc::from),
-                    token_rate_limit: limit.map(Arc::from),
                     chain: Arc::clone(chain),
                     upstream: Arc::clone(upstream),
                 };
@@ -382,6 +383,18 @@ impl Compiler<'_> {
 
     fn error(&self, text: &str, key: &str, message: String, remedy: &str) -> ConfigError {
         located(text, &self.origin.file, key, message, remedy)
+    }
+}
+
+/// What filters read of a model's table.
+fn settings(model: &ModelTable) -> ModelSettings {
+    let text = |value: &Option<String>| value.as_deref().map(Arc::from);
+    ModelSettings {
+        routing_method: text(&model.routing_method),
+        token_rate_limit: text(&model.token_rate_limit),
+        input_token_rate_limit: text(&model.input_token_rate_limit),
+        output_token_rate_limit: text(&model.output_token_rate_limit),
+        request_rate_limit: text(&model.request_rate_limit),
     }
 }
 

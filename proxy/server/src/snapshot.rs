@@ -11,6 +11,7 @@ use weir_config::{ClusterTable, Config, RouteTable};
 use weir_host::{KeyTables, WasmFilter};
 use weir_pipeline::chain::Chain;
 use weir_pipeline::intern::NameId;
+use weir_pipeline::settings::ModelSettings;
 use weir_routing::{Cluster, EjectionPolicy};
 
 use crate::upstream::IdleLinks;
@@ -69,12 +70,10 @@ pub(crate) struct ModelTarget {
     pub(crate) upstream_model_json: Vec<u8>,
     /// Paths it answers on; empty = all.
     pub(crate) uris: Vec<String>,
-    /// Both attributes below as one id.
-    pub(crate) settings: NameId,
-    /// Attribute `weir.routing-method`.
-    pub(crate) routing_method: Option<Arc<str>>,
-    /// Attribute `weir.token-rate-limit`.
-    pub(crate) token_rate_limit: Option<Arc<str>>,
+    /// What the config says of it to filters; none: nothing.
+    pub(crate) settings: Option<Arc<ModelSettings>>,
+    /// The same as one id.
+    pub(crate) settings_id: NameId,
     /// Who decides.
     pub(crate) chain: Arc<Chain>,
     /// Who answers.

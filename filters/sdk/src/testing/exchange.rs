@@ -319,4 +319,10 @@ pub fn load(running: u32) -> Load {
 }
 
 /// What the configuration may say of a model.
-const MODEL_ATTRIBUTES: [&str; 2] = ["weir.routing-method", "weir.token-rate-limit"];
+const MODEL_ATTRIBUTES: [&str; 5] = [
+    "weir.routing-method",
+    "weir.token-rate-limit",
+    "weir.input-token-rate-limit",
+    "weir.output-token-rate-limit",
+    "weir.request-rate-limit",
+];

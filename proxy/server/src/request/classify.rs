@@ -141,8 +141,7 @@ pub(crate) fn facts(exchange: &Exchange, downstream: &ServerSession, body: &Byte
         principal: None,
         routing_key: Arc::clone(&nothing),
         model: nothing,
-        routing_method: None,
-        token_rate_limit: None,
+        settings: None,
         attributes: Attributes::default(),
         scratch: Vec::new(),
         candidates: None,
@@ -158,8 +157,7 @@ fn describe(facts: &mut Facts, peek: &Peek, target: &crate::snapshot::ModelTarge
     facts.inputs = peek.inputs;
     facts.routing_key = Arc::clone(&target.routing_key);
     facts.model = Arc::clone(&target.model);
-    facts.routing_method.clone_from(&target.routing_method);
-    facts.token_rate_limit.clone_from(&target.token_rate_limit);
+    facts.settings.clone_from(&target.settings);
     facts.session_keys = session_keys(peek, facts);
     let view = &mut facts.view;
     view.traits = Traits {
@@ -173,7 +171,7 @@ fn describe(facts: &mut Facts, peek: &Peek, target: &crate::snapshot::ModelTarge
     };
     view.routing_key = target.routing_key_id;
     view.model = target.model_id;
-    view.settings = target.settings;
+    view.settings = target.settings_id;
     view.est_input_tokens = peek.est_input_tokens;
     view.max_output_tokens = peek.max_output_tokens;
     view.session_hash = facts.session_keys.first().map_or(0, |key| key.hash);

@@ -18,7 +18,8 @@
 //!                                       # response_headers, events
 //! fresh = true                          # forget what earlier cases left; by default state stays
 //! # All keys have defaults: a short chat completion. `body` is a table or `body_text` a text;
-//! # also: method, query, routing_method, token_rate_limit, attributes.
+//! # also: method, query, routing_method, token_rate_limit (input_token_rate_limit,
+//! # output_token_rate_limit, request_rate_limit), attributes.
 //! request = { path = "/v1/chat/completions", model = "demo/sim", headers = { x-tier = "gold" } }
 //! principal = { subject = "a", tenant = "t", plan = "p" }     # also: scopes, models, priority
 //! # For `route`; also: queued, queued_input_tokens, kv_free_tokens, input_tps, output_tps.
@@ -168,6 +169,9 @@ pub(crate) struct RequestRow {
     pub(crate) body_text: Option<String>,
     pub(crate) routing_method: Option<String>,
     pub(crate) token_rate_limit: Option<String>,
+    pub(crate) input_token_rate_limit: Option<String>,
+    pub(crate) output_token_rate_limit: Option<String>,
+    pub(crate) request_rate_limit: Option<String>,
     pub(crate) attributes: BTreeMap<String, String>,
 }
 

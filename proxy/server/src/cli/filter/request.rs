@@ -7,11 +7,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use weir_dialect::{Api, normal_routing_key, peek, split_model};
 use weir_pipeline::attributes::Attributes;
 use weir_pipeline::facts::{Facts, ResponseFacts, SessionKey, SessionSource, Transport};
-use weir_pipeline::intern::Interner;
+use weir_pipeline::intern::{Interner, NameId};
 use weir_pipeline::ledger::Ledger;
 use weir_pipeline::principal::Principal;
+use weir_pipeline::settings::ModelSettings;
 use weir_pipeline::verdict::StreamEvent;
-use weir_pipeline::view::{RequestView, Traits, settings};
+use weir_pipeline::view::{RequestView, Traits};
 use weir_routing::{CandidateSet, Cluster, ClusterSpec, EjectionPolicy, Fleet, Report};
 
 use crate::cli::filter::cases::{Case, EventRow, PrincipalRow, RequestRow};
@@ -56,8 +57,7 @@ pub(crate) fn facts(case: &Case, interner: &Interner) -> Result<Box<Facts>, Stri
         principal,
         routing_key: Arc::default(),
         model: Arc::default(),
-        routing_method: row.routing_method.as_deref().map(Arc::from),
-        token_rate_limit: row.token_rate_limit.as_deref().map(Arc::from),
+        settings: Some(Arc::new(settings(row))),
         attributes: attributes(row)?,
         scratch: Vec::new(),
         candidates: None,
@@ -116,11 +116,9 @@ fn read_body(facts: &mut Facts, interner: &Interner) -> Result<(), String> {
     let view = &mut facts.view;
     view.routing_key = interner.intern(&facts.routing_key);
     view.model = interner.intern(&facts.model);
-    let (method, limit) = (
-        facts.routing_method.as_deref(),
-        facts.token_rate_limit.as_deref(),
-    );
-    view.settings = settings(method, limit, interner).ok_or("too many names")?;
+    let settings = facts.settings.as_ref();
+    let id = settings.map_or(Some(NameId::NONE), |settings| settings.id(interner));
+    view.settings = id.ok_or("too many names")?;
     view.session_hash = facts.session_keys.first().map_or(0, |key| key.hash);
     view.est_input_tokens = peek.est_input_tokens;
     view.max_output_tokens = peek.max_output_tokens;
@@ -169,6 +167,17 @@ fn headers(rows: &std::collections::BTreeMap<String, String>) -> Result<HeaderMa
         headers.append(name, value);
     }
     Ok(headers)
+}
+
+fn settings(row: &RequestRow) -> ModelSettings {
+    let text = |value: &Option<String>| value.as_deref().map(Arc::from);
+    ModelSettings {
+        routing_method: text(&row.routing_method),
+        token_rate_limit: text(&row.token_rate_limit),
+        input_token_rate_limit: text(&row.input_token_rate_limit),
+        output_token_rate_limit: text(&row.output_token_rate_limit),
+        request_rate_limit: text(&row.request_rate_limit),
+    }
 }
 
 fn attributes(row: &RequestRow) -> Result<Attributes, String> {
