@@ -8,9 +8,10 @@ use toml::de::DeTable;
 
 use crate::cluster::ClusterTable;
 use crate::error::ConfigError;
-use crate::field::plain_name;
+use crate::field::{Field, plain_name};
 use crate::filter::FilterTable;
-use crate::function::{FunctionTable, function_id};
+use crate::function::{FunctionTable, FunctionsApiTable, read_functions};
+use crate::functions_file;
 use crate::key_table::{KeyEntry, KeyTable};
 use crate::listener::Listener;
 use crate::pipeline::PipelineTable;
@@ -28,6 +29,9 @@ pub const REFERENCE: &str = include_str!("../weir.toml");
 /// Paths are kept as written; see [`resolve`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Config {
+    /// The file with more `[functions.ID]` tables, which the functions API writes; it need not
+    /// be there. What it says is in `functions`.
+    pub functions_file: PathBuf,
     /// `[server]`.
     pub server: ServerTable,
     /// `[admin]`.
@@ -46,8 +50,10 @@ pub struct Config {
     pub pipelines: BTreeMap<String, PipelineTable>,
     /// `[clusters.NAME]`.
     pub clusters: BTreeMap<String, ClusterTable>,
-    /// `[functions.ID]`.
+    /// `[functions.ID]`, of both files.
     pub functions: BTreeMap<String, FunctionTable>,
+    /// `[functions_api]`.
+    pub functions_api: FunctionsApiTable,
     /// `[[routes]]`, in order.
     pub routes: Vec<RouteTable>,
     /// `[limits]`.
@@ -56,21 +62,54 @@ pub struct Config {
     pub reload: ReloadTable,
 }
 
-/// Reads and checks a configuration. `file` is how errors name it.
+/// Reads and checks a configuration of one file, without its functions file. `file` is how errors
+/// name it.
 ///
 /// # Errors
 ///
 /// Everything that is wrong, by its place in the text. Where the text is not TOML, what follows
 /// from that (missing keys, undeclared names) is not reported.
 pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
+    parse_with(text, file, |_| Beside::Nothing)
+}
+
+/// What is found where a configuration names its functions file.
+enum Beside {
+    /// No file.
+    Nothing,
+    /// Its name and its text.
+    Text(String, String),
+    /// It cannot be read.
+    Failed(ConfigError),
+}
+
+fn parse_with(
+    text: &str,
+    file: &str,
+    beside: impl FnOnce(&Path) -> Beside,
+) -> Result<Config, Vec<ConfigError>> {
     let mut report = Report::new(file, text);
     let (root, syntax) = DeTable::parse_recoverable(text);
     report.syntax(&syntax);
-    let config = Config::read(Table::root(&report, root.get_ref()));
-    if !report.is_broken() {
+    let mut config = Config::read(Table::root(&report, root.get_ref()));
+    let whole = !report.is_broken();
+    if whole {
         references::check(&config, root.get_ref(), &report);
     }
-    finish(config, report)
+    let mut errors = report.finish();
+    match beside(&config.functions_file) {
+        Beside::Nothing => {}
+        Beside::Text(beside, text) => {
+            let own = whole.then_some(file);
+            errors.extend(functions_file::merge(&mut config, own, &text, &beside));
+        }
+        Beside::Failed(error) => errors.push(error),
+    }
+    if errors.is_empty() {
+        Ok(config)
+    } else {
+        Err(errors)
+    }
 }
 
 /// Reads the file a key table names: `[[keys]]` and nothing else.
@@ -86,24 +125,37 @@ pub fn parse_keys(text: &str, file: &str) -> Result<Vec<KeyEntry>, Vec<ConfigErr
     finish(keys, report)
 }
 
-/// Reads the file at `path` and gives its text along with what it says.
+/// Reads the file at `path` and the functions file it names, and gives the text of the first along
+/// with what both say.
 ///
 /// # Errors
 ///
-/// As [`parse`]; a file that cannot be read is one error at its first line.
+/// As [`parse`], those of the functions file last; a file that cannot be read is one error at its
+/// first line.
 pub fn load(path: &Path) -> Result<(Config, String), Vec<ConfigError>> {
     let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| {
-        vec![ConfigError {
-            file: file.clone(),
-            line: 1,
-            column: 1,
-            key: String::new(),
-            message: format!("cannot be read: {error}"),
-            remedy: "check the path and its permissions".into(),
-        }]
+    let text = std::fs::read_to_string(path).map_err(|error| vec![unreadable(path, &error)])?;
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let config = parse_with(&text, &file, |beside| {
+        let path = resolve(folder, beside);
+        match std::fs::read_to_string(&path) {
+            Ok(text) => Beside::Text(path.display().to_string(), text),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Beside::Nothing,
+            Err(error) => Beside::Failed(unreadable(&path, &error)),
+        }
     })?;
-    parse(&text, &file).map(|config| (config, text))
+    Ok((config, text))
+}
+
+fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
+    ConfigError {
+        file: path.display().to_string(),
+        line: 1,
+        column: 1,
+        key: String::new(),
+        message: format!("cannot be read: {error}"),
+        remedy: "check the path and its permissions".into(),
+    }
 }
 
 /// A path of the configuration as the file system has it: relative ones are relative to `base`,
@@ -125,6 +177,7 @@ fn finish<T>(value: T, report: Report<'_>) -> Result<T, Vec<ConfigError>> {
 impl Config {
     pub(crate) fn read(mut root: Table<'_>) -> Self {
         let read = Self {
+            functions_file: root.or("functions_file", "functions.toml".into(), Field::file_path),
             server: root.below("server", ServerTable::default(), ServerTable::read),
             admin: root.below("admin", AdminTable::default(), AdminTable::read),
             log: root.below("log", LogTable::default(), LogTable::read),
@@ -146,9 +199,12 @@ impl Config {
             clusters: root.or("clusters", BTreeMap::new(), |f| {
                 f.map(plain_name, ClusterTable::read)
             }),
-            functions: root.or("functions", BTreeMap::new(), |f| {
-                f.map(function_id, FunctionTable::read)
-            }),
+            functions: read_functions(&mut root),
+            functions_api: root.below(
+                "functions_api",
+                FunctionsApiTable::default(),
+                FunctionsApiTable::read,
+            ),
             routes: root.or("routes", Vec::new(), |f| {
                 f.list(|f| f.table().map(RouteTable::read))
             }),

@@ -67,6 +67,12 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
         &by_prefix(&new.routes),
         ConfigDiff::changed,
     );
+    if old.functions_file != new.functions_file {
+        let (old, new) = (old.functions_file.display(), new.functions_file.display());
+        diff.lines
+            .push(format!("functions_file: changed from {old} to {new}"));
+    }
+    diff.fields("functions_api", &old.functions_api, &new.functions_api);
     diff.fields("limits", &old.limits, &new.limits);
     diff.fields("reload", &old.reload, &new.reload);
     diff

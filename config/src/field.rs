@@ -217,6 +217,27 @@ impl<'t> Field<'t> {
         Some(map)
     }
 
+    /// A table whose keys are given by the user and whose values are read by `read`.
+    pub(crate) fn values<T>(
+        &self,
+        read: impl Fn(&Field<'t>) -> Option<T>,
+    ) -> Option<BTreeMap<String, T>> {
+        let DeValue::Table(entries) = self.value.get_ref() else {
+            return self.wrong_type("a table");
+        };
+        let values = entries.iter().filter_map(|(name, value)| {
+            let name = name.get_ref().as_ref();
+            let path = key::join(&self.path, name);
+            let field = Field {
+                report: self.report,
+                path,
+                value,
+            };
+            Some((name.to_owned(), read(&field)?))
+        });
+        Some(values.collect())
+    }
+
     /// Any value, as JSON; dates become strings.
     pub(crate) fn json(&self) -> Option<serde_json::Value> {
         use serde_json::Value;
@@ -235,7 +256,7 @@ impl<'t> Field<'t> {
                     .filter(|number: &f64| number.is_finite());
                 number.map(Value::from).or_else(|| {
                     self.error(
-                        format!("{float} cannot be handed to a filter"),
+                        format!("{float} is no number JSON has"),
                         "write a finite number",
                     )
                 })

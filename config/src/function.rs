@@ -3,18 +3,66 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::field::Field;
 use crate::rate_limit::parse_token_rate_limit;
 use crate::reader::Table;
+
+/// `[functions_api]`: what functions made through the API have in common. Live.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct FunctionsApiTable {
+    /// The cluster of models that name none; without it the only one there is.
+    pub cluster: Option<String>,
+}
+
+impl FunctionsApiTable {
+    pub(crate) fn read(mut table: Table<'_>) -> Self {
+        let cluster = table.optional("cluster", Field::name);
+        table.finish();
+        Self { cluster }
+    }
+}
 
 /// A function and its models. Live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct FunctionTable {
     /// The pipeline its calls go through.
     pub pipeline: String,
+    /// Whose calls are served first, where the caller's key does not say.
+    pub priority: Option<PriorityTable>,
     /// Its models by name; callers write `ID/NAME`.
     pub models: BTreeMap<String, ModelTable>,
+    /// What the functions API keeps about it, oldest first; none of it steers a call.
+    pub versions: Vec<VersionTable>,
+}
+
+/// `[functions.ID.priority]`: lower is served first. Live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct PriorityTable {
+    /// Of callers that `per_tenant` does not name.
+    pub default: Option<u32>,
+    /// By tenant.
+    pub per_tenant: BTreeMap<String, u32>,
+}
+
+impl PriorityTable {
+    /// The priority of a tenant's calls; none when nothing is said about it.
+    #[must_use]
+    pub fn of(&self, tenant: &str) -> Option<u32> {
+        self.per_tenant.get(tenant).copied().or(self.default)
+    }
+}
+
+/// `[[functions.ID.versions]]`: one version as the functions API was sent it. Live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct VersionTable {
+    /// Its id.
+    pub id: String,
+    /// When it was made, as RFC 3339 writes it.
+    pub created_at: Option<String>,
+    /// What it was made from, but for what the tables of the function and of its models say.
+    pub nvcf: Value,
 }
 
 /// `[functions.ID.models.NAME]`. Live.
@@ -39,12 +87,66 @@ pub struct ModelTable {
     pub request_rate_limit: Option<String>,
 }
 
+/// The table `functions` of a file.
+pub(crate) fn read_functions(table: &mut Table<'_>) -> BTreeMap<String, FunctionTable> {
+    table.or("functions", BTreeMap::new(), |f| {
+        f.map(function_id, FunctionTable::read)
+    })
+}
+
 impl FunctionTable {
-    pub(crate) fn read(mut table: Table<'_>) -> Self {
+    fn read(mut table: Table<'_>) -> Self {
         let read = Self {
             pipeline: table.or("pipeline", "default".into(), Field::name),
+            priority: table
+                .optional("priority", Field::table)
+                .map(PriorityTable::read),
             models: table.or("models", BTreeMap::new(), |f| {
                 f.map(model_name, ModelTable::read)
+            }),
+            versions: read_versions(&mut table),
+        };
+        table.finish();
+        read
+    }
+}
+
+fn read_versions(table: &mut Table<'_>) -> Vec<VersionTable> {
+    let versions = table.or("versions", Vec::new(), |f| {
+        f.list(|f| f.table().map(VersionTable::read))
+    });
+    for (index, version) in versions.iter().enumerate() {
+        let same = |other: &VersionTable| !version.id.is_empty() && other.id == version.id;
+        if versions.iter().take(index).any(same) {
+            let message = format!("two versions have the id `{}`", version.id);
+            table.element_error("versions", index, message, "remove one");
+        }
+    }
+    versions
+}
+
+impl PriorityTable {
+    fn read(mut table: Table<'_>) -> Self {
+        let read = Self {
+            default: table.optional("default", priority),
+            per_tenant: table.or("per_tenant", BTreeMap::new(), |f| f.values(priority)),
+        };
+        table.finish();
+        read
+    }
+}
+
+fn priority(field: &Field<'_>) -> Option<u32> {
+    field.integer(0..=u32::MAX.into())
+}
+
+impl VersionTable {
+    fn read(mut table: Table<'_>) -> Self {
+        let read = Self {
+            id: table.required("id", String::new(), "add id = \"a UUID\"", Field::name),
+            created_at: table.optional("created_at", Field::name),
+            nvcf: table.or("nvcf", Value::Object(serde_json::Map::new()), |f| {
+                f.table().and_then(|_| f.json())
             }),
         };
         table.finish();
@@ -83,7 +185,7 @@ fn rate_limit(field: &Field<'_>) -> Option<String> {
 }
 
 /// A function id ends at the first `/` of what the caller names.
-pub(crate) fn function_id(name: &str) -> Result<(), &'static str> {
+fn function_id(name: &str) -> Result<(), &'static str> {
     let plain = |c: char| c.is_ascii_graphic() && c != '/';
     if !name.is_empty() && name.chars().all(plain) {
         Ok(())

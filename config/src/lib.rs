@@ -1,4 +1,5 @@
-//! Weir's configuration: one TOML file, read and checked whole, before anything acts on it.
+//! Weir's configuration: a TOML file and its functions file, read and checked whole, before
+//! anything acts on it.
 //!
 //! [`parse`] turns a text into a [`Config`] that cannot be wrong in itself, or into every error
 //! at once. Nothing here does I/O except [`load`], and nothing waits.
@@ -10,6 +11,7 @@ mod error;
 mod field;
 mod filter;
 mod function;
+mod functions_file;
 mod key;
 mod key_table;
 mod listener;
@@ -33,7 +35,7 @@ pub use error::ConfigError;
 pub use filter::{
     BUILTINS, FilterLimits, FilterRole, FilterTable, Grants, ModuleRef, OnError, WasiGrant,
 };
-pub use function::{FunctionTable, ModelTable};
+pub use function::{FunctionTable, FunctionsApiTable, ModelTable, PriorityTable, VersionTable};
 pub use key::{filter_error, locate};
 pub use key_table::{KeyEntry, KeyTable};
 pub use listener::{Listener, TlsTable};

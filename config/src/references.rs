@@ -7,6 +7,7 @@ use toml::de::DeTable;
 
 use crate::config::Config;
 use crate::filter::{FilterRole, ModuleRef};
+use crate::function::FunctionTable;
 use crate::key;
 use crate::report::Report;
 
@@ -24,8 +25,24 @@ pub(crate) fn check(config: &Config, root: &DeTable<'_>, report: &Report<'_>) {
     checks.listener_names();
     checks.filters();
     checks.pipelines();
-    checks.functions();
+    checks.functions(&config.functions);
+    checks.functions_api();
     checks.routes();
+}
+
+/// Reports what is wrong with functions of another file than the rest of the configuration.
+pub(crate) fn check_functions(
+    config: &Config,
+    functions: &BTreeMap<String, FunctionTable>,
+    root: &DeTable<'_>,
+    report: &Report<'_>,
+) {
+    let checks = References {
+        config,
+        root,
+        report,
+    };
+    checks.functions(functions);
 }
 
 struct References<'c> {
@@ -112,8 +129,21 @@ impl References<'_> {
         }
     }
 
-    fn functions(&self) {
-        for (id, function) in &self.config.functions {
+    fn functions_api(&self) {
+        if let Some(cluster) = &self.config.functions_api.cluster {
+            let clusters = &self.config.clusters;
+            self.declared(
+                "functions_api.cluster",
+                "cluster",
+                "clusters",
+                cluster,
+                clusters,
+            );
+        }
+    }
+
+    fn functions(&self, functions: &BTreeMap<String, FunctionTable>) {
+        for (id, function) in functions {
             let path = key::join("functions", id);
             let pipelines = &self.config.pipelines;
             self.declared(

@@ -15,7 +15,7 @@ const SECRET_NAMES: [&str; 5] = [
 ];
 
 /// The whole configuration as JSON, secrets as `***`: those the product knows, and in the tables
-/// of filters every string whose key ends in `secret`, `password`, `api_key`, `private_key` or
+/// of filters and in what the functions API keeps every string whose key ends in `secret`, `password`, `api_key`, `private_key` or
 /// `access_token`.
 #[must_use]
 pub fn masked(config: &Config) -> Value {
@@ -28,6 +28,12 @@ pub fn masked(config: &Config) -> Value {
                 mask(own);
             }
         }
+    }
+    if let Some(Value::Object(functions)) = shown.get_mut("functions") {
+        let versions = functions
+            .values_mut()
+            .filter_map(|function| function.get_mut("versions"));
+        versions.for_each(mask);
     }
     shown
 }

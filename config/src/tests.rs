@@ -8,4 +8,5 @@
 
 mod bad;
 mod difference;
+mod functions_file;
 mod reference;

@@ -182,7 +182,7 @@ config = { big = 99999999999999999999, inf = inf }"#,
 26:8: filters.f.role: `builtin:auth` has the role auth; remove `role`
 27:10: filters."a.b": `a.b` is not a name; use 1 to 64 letters, digits, `-` and `_`
 29:18: filters."a.b".config.big: 99999999999999999999 is out of range; write a number from -9223372036854775808 to 9223372036854775807
-29:46: filters."a.b".config.inf: inf cannot be handed to a filter; write a finite number"#,
+29:46: filters."a.b".config.inf: inf is no number JSON has; write a finite number"#,
     );
 }
 

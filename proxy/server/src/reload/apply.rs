@@ -343,8 +343,9 @@ fn load(file: &Path, origin: &Origin, prints: &mut Fingerprints) -> Loaded {
         let watched = files(file, &origin.folder, &config);
         let seen = prints.of(&watched);
         looks += 1;
-        // Otherwise it was written in between, and the fingerprint is not of this text.
-        let same = std::fs::read_to_string(file).is_ok_and(|now| now == text);
+        // Otherwise one was written in between, and the fingerprint is not of what was read.
+        let now = weir_config::load(file);
+        let same = now.is_ok_and(|now| now.0 == config && now.1 == text);
         if same || looks >= SETTLE_LOOKS_MAX {
             return Loaded {
                 config: Ok((config, text)),

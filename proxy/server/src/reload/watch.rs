@@ -42,7 +42,10 @@ pub(crate) async fn watch(runtime: Arc<Runtime>, asks: mpsc::Sender<Ask>) {
 
 /// The files a configuration is made of: its own, then those it names.
 pub(crate) fn files(config_file: &Path, folder: &Path, config: &Config) -> Vec<PathBuf> {
-    let mut files = vec![config_file.to_path_buf()];
+    let mut files = vec![
+        config_file.to_path_buf(),
+        weir_config::resolve(folder, &config.functions_file),
+    ];
     for filter in config.filters.values() {
         if let ModuleRef::Path(path) = &filter.module {
             files.push(weir_config::resolve(folder, path));
