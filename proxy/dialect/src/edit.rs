@@ -141,10 +141,47 @@ pub(crate) fn set_member(text: &[u8], name: &str, value: &[u8]) -> Option<(Range
     if let Some(found) = child(text, &object, name) {
         return Some((found, value.to_vec()));
     }
+    append_member(text, &object, name, value)
+}
+
+/// The change that adds a member to the object that stands at `object`.
+pub(crate) fn append_member(
+    text: &[u8],
+    object: &Range<usize>,
+    name: &str,
+    value: &[u8],
+) -> Option<(Range<usize>, Vec<u8>)> {
     let mut added = quote(name);
     added.push(b':');
     added.extend_from_slice(value);
-    appended(text, &object, added)
+    appended(text, object, added)
+}
+
+/// The cuts that take members away from the object that stands at `object`, separators included.
+/// Every copy of a doubled member goes, or an earlier one would come back to life.
+pub(crate) fn member_cuts(
+    body: &[u8],
+    object: &Range<usize>,
+    is_named: impl Fn(&str) -> bool,
+) -> Vec<Range<usize>> {
+    let mut cursor = Cursor::new(body, object.start);
+    cursor.eat(b'{');
+    let mut cuts = Vec::new();
+    let mut kept = false;
+    let mut end = None;
+    let mut next = cursor.next_key();
+    while let Some(key) = next {
+        let value = cursor.value();
+        next = cursor.next_key();
+        let named = unquoted(cursor.slice(&key)).is_some_and(|name| is_named(&name));
+        if named {
+            let next = next.as_ref().map(|key| key.start);
+            cuts.push(cut(&key, &value, end.filter(|_| kept), next));
+        }
+        kept |= !named;
+        end = Some(value.end);
+    }
+    cuts
 }
 
 fn set(body: &[u8], pointer: &str, value: &[u8]) -> Result<(Range<usize>, Vec<u8>), EditError> {
@@ -175,8 +212,7 @@ fn set(body: &[u8], pointer: &str, value: &[u8]) -> Result<(Range<usize>, Vec<u8
     Ok((found, value.to_vec()))
 }
 
-/// The cuts that take a value away, separators included. Every copy of a doubled member goes, or
-/// an earlier one would come back to life.
+/// The cuts that take a value away, separators included.
 fn removal(body: &[u8], pointer: &str) -> Result<Vec<Range<usize>>, EditError> {
     let split = pointer
         .rsplit_once('/')
@@ -191,23 +227,11 @@ fn removal(body: &[u8], pointer: &str) -> Result<Vec<Range<usize>>, EditError> {
     };
     let last = unescaped(last);
     let mut cursor = Cursor::new(body, parent.start);
+    if cursor.peek() == Some(b'{') {
+        return Ok(member_cuts(body, &parent, |name| name == last));
+    }
     let mut cuts = Vec::new();
-    if cursor.eat(b'{') {
-        let mut kept = false;
-        let mut end = None;
-        let mut next = cursor.next_key();
-        while let Some(key) = next {
-            let value = cursor.value();
-            next = cursor.next_key();
-            let named = unquoted(cursor.slice(&key)).as_deref() == Some(last.as_ref());
-            if named {
-                let next = next.as_ref().map(|key| key.start);
-                cuts.push(cut(&key, &value, end.filter(|_| kept), next));
-            }
-            kept |= !named;
-            end = Some(value.end);
-        }
-    } else if cursor.eat(b'[')
+    if cursor.eat(b'[')
         && let Some((value, previous)) = index(&last).and_then(|index| element(&mut cursor, index))
     {
         let next = cursor.next_item().then(|| cursor.at());

@@ -13,8 +13,8 @@ pub(crate) struct Measure {
     pub(crate) audio: bool,
     /// Elements, when the member is an array.
     pub(crate) elements: u32,
-    /// First byte of the first element of an array; 0 without one.
-    pub(crate) first: u8,
+    /// Those of the elements that are objects.
+    pub(crate) objects: u32,
 }
 
 /// Nesting beyond [`DEPTH_MAX`].
@@ -118,9 +118,8 @@ impl Walk<'_, '_> {
         let mut pending = 0;
         while self.cursor.next_item() {
             if top {
-                if self.total.elements == 0 {
-                    self.total.first = self.cursor.peek().unwrap_or_default();
-                }
+                let is_object = self.cursor.peek() == Some(b'{');
+                self.total.objects = self.total.objects.saturating_add(u32::from(is_object));
                 self.total.elements = self.total.elements.saturating_add(1);
             }
             // The kind is dropped: only a string directly under `type` names a part.

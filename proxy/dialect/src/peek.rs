@@ -5,7 +5,6 @@ use std::ops::Range;
 use serde_json::value::RawValue;
 
 use crate::Api;
-use crate::edit::set_member;
 use crate::measure::{TooDeep, measure};
 use crate::reader::Reader;
 use crate::refusal::PeekError;
@@ -22,14 +21,10 @@ pub struct Peek {
     pub stream: bool,
     /// `stream_options.include_usage`, when given.
     pub include_usage: Option<bool>,
-    /// Where the value of `stream_options` stands, when it is an object.
-    pub stream_options_span: Option<Range<usize>>,
     /// Elements of `messages`.
     pub messages: u32,
     /// Things in `input`: 1 for a string or one list of token ids, else the elements.
     pub inputs: u32,
-    /// Where `messages`, else `input`, stands: what a payload hash for affinity covers.
-    pub input_span: Option<Range<usize>>,
     /// The limit the caller set on output tokens; 0 when there is none.
     pub max_output_tokens: u32,
     /// Input tokens guessed from sizes, at least 1; see [`peek`].
@@ -48,6 +43,27 @@ pub struct Peek {
     pub logprobs: bool,
     /// Top-level members.
     pub n_members: u32,
+    /// What the edits for the upstream and the digests start from.
+    pub(crate) spans: Spans,
+}
+
+/// Where things stand that are read or changed later.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Spans {
+    /// The value of `stream`, a null too.
+    pub(crate) stream: Option<Range<usize>>,
+    /// The value of `stream_options`, a null too.
+    pub(crate) stream_options: Option<Range<usize>>,
+    /// A `service_tier` that no upstream knows.
+    pub(crate) unknown_tier: Option<Range<usize>>,
+    /// `system` of messages, `instructions` of responses.
+    pub(crate) system: Option<Range<usize>>,
+    /// `messages`, or `input` of responses.
+    pub(crate) content: Option<Range<usize>>,
+    /// The content is only the end of a conversation that the upstream holds.
+    pub(crate) is_tail: bool,
+    /// There is a member of messages that the upstream must not get.
+    pub(crate) has_extra_headers: bool,
 }
 
 /// A name for the conversation, found in the body.
@@ -73,11 +89,13 @@ pub enum SessionSource {
 ///
 /// `est_input_tokens` is a quarter of the body's bytes, inline base64 left out, plus 765 per
 /// image; for messages a quarter of the text and of the tools, plus 550 with tools, because
-/// that provider adds a hidden prompt then.
+/// that provider adds a hidden prompt then; for embeddings a quarter of each text plus 5, or the
+/// number of token ids.
 ///
 /// # Errors
-/// When the body is not a JSON object, or a member that decides admission is missing, doubled,
-/// in other letter case or of the wrong type.
+/// When the body is not a JSON object, or a member that is read here is missing, doubled, in
+/// other letter case, of the wrong type or out of the api's bounds. Texts are those the api's
+/// documentation gives.
 pub fn peek(api: Api, body: &[u8]) -> Result<Peek, PeekError> {
     serde_json::from_slice::<&RawValue>(body).map_err(|error| PeekError::InvalidJson {
         detail: error.to_string(),
@@ -95,24 +113,6 @@ pub fn peek(api: Api, body: &[u8]) -> Result<Peek, PeekError> {
         reader.read(member, cursor.slice(&span), &span, &size)?;
     }
     reader.finish(body)
-}
-
-impl Peek {
-    /// The edit that makes an upstream of the same dialect report usage in a stream; `None` when
-    /// it is asked for already, or there is no stream. `body` is the body peeked at, `self` what
-    /// [`peek`] said of it for chat completions. Give the edit to [`crate::splice`].
-    #[must_use]
-    pub fn include_usage_edit(&self, body: &[u8]) -> Option<(Range<usize>, Vec<u8>)> {
-        if !self.stream || self.include_usage == Some(true) {
-            return None;
-        }
-        if let Some(span) = &self.stream_options_span {
-            let options = body.get(span.clone())?;
-            let (range, text) = set_member(options, "include_usage", b"true")?;
-            return Some((range.start + span.start..range.end + span.start, text));
-        }
-        set_member(body, "stream_options", br#"{"include_usage":true}"#)
-    }
 }
 
 #[cfg(test)]

@@ -33,9 +33,7 @@ pub(crate) fn body(exchange: &Exchange) -> Result<Bytes, Refusal> {
             call.target.upstream_model_json.clone(),
         ));
     }
-    if exchange.api == Api::ChatCompletions {
-        edits.extend(peek.include_usage_edit(&facts.body));
-    }
+    edits.extend(peek.upstream_edits(exchange.api, &facts.body, false));
     Ok(if edits.is_empty() {
         facts.body.clone()
     } else {
