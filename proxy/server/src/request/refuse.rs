@@ -156,9 +156,7 @@ impl Refusal {
 
     /// The model string is not `function/model`.
     pub(crate) fn bad_model(error: ModelError) -> Self {
-        let message =
-            format!("{error}; write `model` as FUNCTION/MODEL, GET /v1/models lists them");
-        let mut refusal = Self::new(StatusCode::BAD_REQUEST, "", End::Denied, message);
+        let mut refusal = Self::new(StatusCode::BAD_REQUEST, "", End::Denied, error.to_string());
         refusal.code = Cow::Borrowed(error.code());
         refusal.about(Some("model"))
     }
