@@ -1,6 +1,7 @@
 //! Everything that alone knows providers' JSON and SSE: pure functions over bytes, no I/O, no clock.
 
 pub use api::Api;
+pub use conversation::{conversation_digest, payload_digest};
 pub use edit::{EditError, JsonEdit, apply_json_edits, locate, quote, splice};
 pub use event::{EventFacts, ResponseFacts, event_facts, response_facts};
 pub use fault::{Fault, openai_type, render_fault, render_fault_event};
@@ -13,6 +14,8 @@ pub use usage::Usage;
 
 mod api;
 mod bounds;
+mod canonical;
+mod conversation;
 mod edit;
 mod embedding;
 mod event;

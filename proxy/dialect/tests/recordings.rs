@@ -12,7 +12,8 @@ use std::path::Path;
 use bytes::Bytes;
 use serde_json::Value;
 use weir_dialect::{
-    Api, SseEvent, SseSplitter, Usage, apply_json_edits, event_facts, locate, peek, response_facts,
+    Api, SseEvent, SseSplitter, Usage, apply_json_edits, conversation_digest, event_facts, locate,
+    payload_digest, peek, response_facts,
 };
 
 const EVENT_BYTES_MAX: usize = 4 << 20;
@@ -117,6 +118,40 @@ fn requests_are_read() {
         read += 1;
     }
     eprintln!("{read} recorded requests read");
+}
+
+#[test]
+fn conversations_keep_their_key() {
+    let mut turns = 0;
+    for (api, case) in cases() {
+        let Some(messages) = case["client_request"]["messages"].as_array() else {
+            continue;
+        };
+        let key = |request: &Value, pretty: bool| {
+            let body = match pretty {
+                true => serde_json::to_vec_pretty(request).unwrap(),
+                false => serde_json::to_vec(request).unwrap(),
+            };
+            let found = peek(api, &body).unwrap();
+            let payload = payload_digest(&body, &found);
+            (conversation_digest(api, &body, &found), payload)
+        };
+        let whole = key(&case["client_request"], false);
+        assert!(whole.0.is_some() && whole.1.is_some(), "{}", case["id"]);
+        assert_eq!(key(&case["client_request"], true), whole, "{}", case["id"]);
+        let first = messages
+            .iter()
+            .position(|message| message["role"] == "user");
+        for length in first.unwrap() + 1..messages.len() {
+            let mut earlier = case["client_request"].clone();
+            earlier["messages"].as_array_mut().unwrap().truncate(length);
+            let earlier = key(&earlier, true);
+            assert_eq!(earlier.0, whole.0, "{} after {length}", case["id"]);
+            assert_ne!(earlier.1, whole.1, "{} after {length}", case["id"]);
+            turns += 1;
+        }
+    }
+    eprintln!("{turns} earlier turns of recorded conversations read");
 }
 
 #[test]
