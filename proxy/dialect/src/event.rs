@@ -71,6 +71,18 @@ pub fn response_facts(api: Api, body: &[u8]) -> ResponseFacts {
     }
 }
 
+/// Where the `response` object stands in the data of the event that ends a stream of responses;
+/// `None` for other events. An event that does not tell its `type` in its data is taken for the
+/// last: ask of those whose facts are `terminal`.
+#[must_use]
+pub fn terminal_response(data: &[u8]) -> Option<Range<usize>> {
+    let event: TerminalEvent<'_> = serde_json::from_slice(data).ok()?;
+    let kind = event.kind.0.as_ref();
+    let span = span_of(data, event.response?)?;
+    let is_object = data.get(span.start) == Some(&b'{');
+    (is_object && (kind.is_empty() || ends_responses(kind))).then_some(span)
+}
+
 fn chat_facts(data: &[u8]) -> EventFacts<'_> {
     if data.trim_ascii() == b"[DONE]" {
         return EventFacts {
@@ -107,21 +119,18 @@ fn responses_facts<'a>(name: &str, data: &'a [u8]) -> EventFacts<'a> {
     if name.starts_with("response.")
         && !name.ends_with(".delta")
         && !RESPONSE_STATES.contains(&name)
+        && !ends_responses(name)
     {
         return EventFacts::default();
     }
     let Ok(event) = serde_json::from_slice::<ResponsesEvent<'_>>(data) else {
         return EventFacts::default();
     };
-    let kind = if name.is_empty() {
-        event.kind.0.as_ref()
-    } else {
-        name
-    };
+    let kind = kind_of(name, &event.kind);
     let mut facts = EventFacts::default();
     match kind {
         "response.output_text.delta" => facts.delta = event.delta.0,
-        "response.completed" | "response.incomplete" | "response.failed" => {
+        _ if ends_responses(kind) => {
             facts.finish = true;
             facts.terminal = true;
             facts.is_error = kind == "response.failed";
@@ -151,11 +160,7 @@ fn messages_facts<'a>(name: &str, data: &'a [u8]) -> EventFacts<'a> {
     let Ok(event) = serde_json::from_slice::<MessagesEvent<'_>>(data) else {
         return EventFacts::default();
     };
-    let kind = if name.is_empty() {
-        event.kind.0.as_ref()
-    } else {
-        name
-    };
+    let kind = kind_of(name, &event.kind);
     let mut facts = EventFacts::default();
     match kind {
         "content_block_delta" => {
@@ -180,21 +185,36 @@ fn messages_facts<'a>(name: &str, data: &'a [u8]) -> EventFacts<'a> {
     facts
 }
 
-/// Where the borrowed value stands in what it was read from, if it is a string.
-fn string_span(data: &[u8], value: Option<&RawValue>) -> Option<Range<usize>> {
-    let text = value?.get();
-    let start = text.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
-    let span = start..start.checked_add(text.len())?;
-    (text.starts_with('"') && span.end <= data.len()).then_some(span)
+/// Providers name an event twice, or only in its data.
+fn kind_of<'a>(name: &'a str, told: &'a Text<'_>) -> &'a str {
+    if name.is_empty() { &told.0 } else { name }
 }
 
-const RESPONSE_STATES: [&str; 6] = [
+fn ends_responses(kind: &str) -> bool {
+    matches!(
+        kind,
+        "response.completed" | "response.incomplete" | "response.failed"
+    )
+}
+
+/// Where the borrowed value stands in what it was read from, if it is a string.
+fn string_span(data: &[u8], value: Option<&RawValue>) -> Option<Range<usize>> {
+    span_of(data, value?).filter(|span| data.get(span.start) == Some(&b'"'))
+}
+
+/// Where the borrowed value stands in what it was read from.
+fn span_of(data: &[u8], value: &RawValue) -> Option<Range<usize>> {
+    let text = value.get();
+    let start = text.as_ptr().addr().checked_sub(data.as_ptr().addr())?;
+    let span = start..start.checked_add(text.len())?;
+    (span.end <= data.len()).then_some(span)
+}
+
+/// Events before the last that tell of the answer as a whole.
+const RESPONSE_STATES: [&str; 3] = [
     "response.created",
     "response.queued",
     "response.in_progress",
-    "response.completed",
-    "response.incomplete",
-    "response.failed",
 ];
 
 #[derive(serde::Deserialize)]
@@ -233,6 +253,14 @@ struct ResponsesEvent<'a> {
     delta: Text<'a>,
     #[serde(borrow, default)]
     response: Option<Answer<'a>>,
+}
+
+#[derive(serde::Deserialize)]
+struct TerminalEvent<'a> {
+    #[serde(borrow, default, rename = "type")]
+    kind: Text<'a>,
+    #[serde(borrow, default)]
+    response: Option<&'a RawValue>,
 }
 
 #[derive(serde::Deserialize)]

@@ -224,6 +224,53 @@ fn responses_events() {
 }
 
 #[test]
+fn the_last_event_of_responses_holds_the_answer() {
+    let kinds = [
+        ("response.completed", true),
+        ("response.incomplete", true),
+        ("response.failed", true),
+        ("response.created", false),
+        ("response.in_progress", false),
+        ("response.queued", false),
+        ("response.output_item.done", false),
+        ("response.cancelled", false),
+        ("error", false),
+    ];
+    let answer = r#"{ "id":"r", "usage":{"input_tokens":3,"output_tokens":4}, "o":["}"] }"#;
+    for (kind, ends) in kinds {
+        let told = format!(r#"{{"sequence_number":7,"response": {answer} ,"type":"{kind}"}}"#);
+        let untold = format!(r#"{{"response":{answer}}}"#);
+        for (name, data) in [(kind, &told), ("", &told), (kind, &untold)] {
+            let facts = event_facts(Api::Responses, name, data.as_bytes());
+            assert_eq!(facts.terminal, ends, "{name} {data}");
+            assert_eq!(facts.is_error, matches!(kind, "error" | "response.failed"));
+            if ends {
+                assert_eq!(facts.usage, usage(3, 4, 0, 0), "{name} {data}");
+            }
+        }
+        let span = terminal_response(told.as_bytes());
+        assert_eq!(
+            span.map(|span| &told[span]),
+            ends.then_some(answer),
+            "{kind}"
+        );
+        let span = terminal_response(untold.as_bytes());
+        assert_eq!(span.map(|span| &untold[span]), Some(answer), "{kind}");
+    }
+    for data in [
+        r#"{"type":"response.completed"}"#,
+        r#"{"type":"response.completed","response":null}"#,
+        r#"{"type":"response.completed","response":"r"}"#,
+        r#"{"type":"response.completed","response":{}"#,
+        r#"[{"response":{}}]"#,
+        "[DONE]",
+        "",
+    ] {
+        assert_eq!(terminal_response(data.as_bytes()), None, "{data}");
+    }
+}
+
+#[test]
 fn messages_events() {
     let none = EventFacts::default;
     let table = [

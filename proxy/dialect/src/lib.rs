@@ -3,7 +3,7 @@
 pub use api::Api;
 pub use conversation::{conversation_digest, payload_digest};
 pub use edit::{EditError, JsonEdit, apply_json_edits, locate, quote, splice};
-pub use event::{EventFacts, ResponseFacts, event_facts, response_facts};
+pub use event::{EventFacts, ResponseFacts, event_facts, response_facts, terminal_response};
 pub use fault::{Fault, openai_type, render_fault, render_fault_event};
 pub use model::{ModelError, normal_routing_key, split_model};
 pub use models::{model_object, models_list};

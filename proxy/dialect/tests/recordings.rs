@@ -13,7 +13,7 @@ use bytes::Bytes;
 use serde_json::Value;
 use weir_dialect::{
     Api, SseEvent, SseSplitter, Usage, apply_json_edits, conversation_digest, event_facts, locate,
-    payload_digest, peek, response_facts,
+    payload_digest, peek, response_facts, terminal_response,
 };
 
 const EVENT_BYTES_MAX: usize = 4 << 20;
@@ -180,6 +180,13 @@ fn streams_say_what_was_recorded() {
                     usage = None;
                 }
                 text.push_str(&facts.delta);
+                if api == Api::Responses {
+                    let answer = terminal_response(event.data());
+                    assert_eq!(answer.is_some(), facts.terminal, "{}", case["id"]);
+                    let answer = answer.map(|span| response_facts(api, &event.data()[span]));
+                    let told = answer.map_or(facts.usage, |answer| answer.usage);
+                    assert_eq!(told, facts.usage, "{}", case["id"]);
+                }
                 if let Some(later) = facts.usage {
                     usage.get_or_insert_default().absorb(later);
                 }
