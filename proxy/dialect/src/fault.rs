@@ -30,17 +30,15 @@ pub fn render_fault(api: Api, fault: &Fault<'_>, request_id: &str) -> Bytes {
     }
 }
 
-/// The events that end a stream that has failed after its head was sent.
+/// The event that ends a stream that has failed after its head was sent. No `[DONE]` follows in a
+/// chat completion: it would say that the answer is whole, and clients that raise on `error` (all
+/// of OpenAI's) have stopped reading by then.
 #[must_use]
 pub fn render_fault_event(api: Api, fault: &Fault<'_>, request_id: &str) -> Bytes {
     match api {
         Api::Messages => encode_event("error", &json(&MessagesFault::new(fault, request_id))),
         Api::Responses => encode_event("error", &json(&ResponsesFault::new(fault))),
-        _ => {
-            let mut out = encode_event("", &json(&OpenAiFault::new(fault))).to_vec();
-            out.extend_from_slice(b"data: [DONE]\n\n");
-            Bytes::from(out)
-        }
+        _ => encode_event("", &json(&OpenAiFault::new(fault))),
     }
 }
 
@@ -202,7 +200,7 @@ mod tests {
         let table = [
             (
                 Api::ChatCompletions,
-                "data: {\"error\":{\"message\":\"no model \\\"x\\\"\\nhere\",\"type\":\"not_found_error\",\"param\":\"model\",\"code\":\"model_not_found\"}}\n\ndata: [DONE]\n\n",
+                "data: {\"error\":{\"message\":\"no model \\\"x\\\"\\nhere\",\"type\":\"not_found_error\",\"param\":\"model\",\"code\":\"model_not_found\"}}\n\n",
             ),
             (
                 Api::Responses,
