@@ -114,6 +114,7 @@ fn responses_keep_their_key() {
             r#""instructions":"i","input":"hi""#,
             r#""input":[{"role":"user","content":"hi"}],"instructions":"i""#,
             r#""input":[{"type":"message","content":[{"type":"input_text","text":"hi"}],"role":"user"},{"type":"function_call","name":"f"}],"instructions":"i","previous_response_id":null"#,
+            r#""instructions":"i","input":"hi","previous_response_id":"","conversation":"""#,
         ],
         &[
             r#""instructions":"j","input":"hi""#,

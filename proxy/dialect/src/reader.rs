@@ -92,10 +92,10 @@ impl Reader {
             Member::ServiceTier => self.service_tier(raw, span)?,
             Member::PromptCacheKey => self.prompt_cache_key(raw)?,
             Member::Conversation => {
-                self.peek.spans.is_tail = true;
                 self.conversation = conversation(raw);
+                self.peek.spans.is_tail |= self.conversation.is_some();
             }
-            Member::PreviousResponse => self.peek.spans.is_tail = true,
+            Member::PreviousResponse => self.peek.spans.is_tail |= !is_string(raw, ""),
             Member::Tools => {
                 self.peek.has_tools |= size.elements > 0;
                 self.tools_bytes += raw.len();
