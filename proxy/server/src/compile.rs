@@ -24,6 +24,12 @@ use crate::key_tables;
 use crate::snapshot::{Functions, ModelTarget, Route, Snapshot, Target, Upstream};
 use crate::upstream::IdleLinks;
 
+/// Streams on one HTTP/2 connection to a backend: enough for all that a model server takes;
+/// pingora's default of one would open a connection for each.
+const H2_STREAMS_MAX: u32 = 128;
+/// What a backend may send on one of them before it is read.
+const H2_STREAM_WINDOW_BYTES: u32 = 2 << 20;
+
 /// Where a config comes from.
 #[derive(Clone, Debug)]
 pub(crate) struct Origin {
@@ -309,9 +315,11 @@ impl Compiler<'_> {
         options.total_connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
         options.idle_timeout = Some(Duration::from_millis(table.idle_timeout_ms));
         options.alpn = if table.http2 { ALPN::H2 } else { ALPN::H1 };
-        // Enough for every stream a model server takes; pingora's default of one stream a connection
-        // would open a connection for each.
-        options.max_h2_streams = 128;
+        options.max_h2_streams = H2_STREAMS_MAX as usize;
+        // What callers have not read waits in the windows of their streams. The connection has room
+        // for all of them: callers that read nothing must not keep the others' answers out.
+        options.h2_stream_window_size = Some(H2_STREAM_WINDOW_BYTES);
+        options.h2_connection_window_size = Some(H2_STREAM_WINDOW_BYTES * H2_STREAMS_MAX);
         if let Some(tls) = &table.tls {
             options.verify_cert = tls.verify;
             options.verify_hostname = tls.verify;
