@@ -75,7 +75,9 @@ fn errors_name_the_file_they_are_in() {
         (
             MAIN,
             "[functions.own]\n",
-            &["functions.toml:1:1: functions.own: `own` is declared here and in weir.toml; remove it in one of the two files"][..],
+            &[
+                "functions.toml:1:1: functions.own: `own` is declared here and in weir.toml; remove it in one of the two files",
+            ][..],
         ),
         (
             MAIN,
