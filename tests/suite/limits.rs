@@ -9,7 +9,9 @@ use weir_tests::caller::{Answer, Caller, chat, chat_body, next_bytes, post, send
 use weir_tests::config_text::ConfigText;
 use weir_tests::gateway::Gateway;
 use weir_tests::simulated::Simulated;
-use weir_tests::upstream::{Connection, Upstream, answer, completion};
+use weir_tests::upstream::{
+    Connection, LAST_CHUNK, STREAM_HEAD, Upstream, answer, chunk, completion, delta,
+};
 
 use crate::demo::demo_with;
 
@@ -311,4 +313,149 @@ async fn a_caller_that_leaves_pays_for_what_was_made() {
         .await;
     let left = remaining(&gateway, BUDGET).await;
     assert!(left < BUDGET, "what was made is charged");
+}
+
+/// Names and values of all headers about limits, sorted.
+fn told(answer: &Answer) -> Vec<(String, String)> {
+    let about_limits = |name: &str| name.contains("ratelimit") || name.starts_with("retry-after");
+    let mut told: Vec<_> = answer
+        .headers
+        .iter()
+        .filter(|(name, _)| about_limits(name.as_str()))
+        .map(|(name, value)| (name.to_string(), value.to_str().unwrap().to_owned()))
+        .collect();
+    told.sort();
+    told
+}
+
+/// A model server that is asked for what it does by `user`, and has limits of its own.
+async fn with_limits_of_its_own() -> Upstream {
+    const OWN: &str = "x-ratelimit-limit-tokens: 7\r\nx-ratelimit-remaining-requests: 7\r\nratelimit: \"own\";r=7;t=7\r\nanthropic-ratelimit-tokens-limit: 7\r\n";
+    Upstream::scripted(async |mut connection: Connection| {
+        while let Ok(request) = connection.request().await {
+            let body = String::from_utf8_lossy(&request.body).into_owned();
+            let answered = if body.contains("\"stream\":true") {
+                let done = chunk(format!("{}data: [DONE]\n\n", delta("ok")));
+                let head = STREAM_HEAD.replacen("\r\n", &format!("\r\n{OWN}"), 1);
+                [head.as_bytes(), &done, LAST_CHUNK.as_bytes()].concat()
+            } else {
+                let status = if body.contains("fail") {
+                    "400 Bad"
+                } else {
+                    "200 OK"
+                };
+                let whole = answer(status, "application/json", &completion("ok"));
+                whole
+                    .replacen("\r\n", &format!("\r\n{OWN}"), 1)
+                    .into_bytes()
+            };
+            connection.send(answered).await;
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn every_answer_says_where_the_caller_stands() {
+    let upstream = with_limits_of_its_own().await;
+    let limits = "token_rate_limit = \"100000-D\"\noutput_token_rate_limit = \"5000-D,90000-W\"\nrequest_rate_limit = \"1000-D\"";
+    let config = ConfigText::new(&[upstream.address()]).model(limits);
+    let gateway = Gateway::start(&config.text()).await;
+    let ask = async |path: &str, members: &str| {
+        let body = chat_body("demo/sim", members);
+        send(gateway.address(), post(path, body)).await
+    };
+    let openai = [
+        "ratelimit",
+        "ratelimit-policy",
+        "x-ratelimit-limit-output-tokens",
+        "x-ratelimit-limit-requests",
+        "x-ratelimit-limit-tokens",
+        "x-ratelimit-remaining-output-tokens",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-remaining-tokens",
+        "x-ratelimit-reset-output-tokens",
+        "x-ratelimit-reset-requests",
+        "x-ratelimit-reset-tokens",
+    ];
+    let anthropic = [
+        "anthropic-ratelimit-output-tokens-limit",
+        "anthropic-ratelimit-output-tokens-remaining",
+        "anthropic-ratelimit-output-tokens-reset",
+        "anthropic-ratelimit-requests-limit",
+        "anthropic-ratelimit-requests-remaining",
+        "anthropic-ratelimit-requests-reset",
+        "anthropic-ratelimit-tokens-limit",
+        "anthropic-ratelimit-tokens-remaining",
+        "anthropic-ratelimit-tokens-reset",
+        "ratelimit",
+        "ratelimit-policy",
+    ];
+    let chat = "/v1/chat/completions";
+    let table = [
+        (chat, r#""max_tokens":100"#, 200, openai),
+        (chat, r#""max_tokens":100,"stream":true"#, 200, openai),
+        (chat, r#""max_tokens":100,"user":"fail""#, 400, openai),
+        ("/v1/messages", r#""max_tokens":100"#, 200, anthropic),
+    ];
+    for (path, members, status, names) in table {
+        let answer = ask(path, members).await;
+        assert_eq!(answer.status, status, "{members}: {}", answer.text());
+        let told = told(&answer);
+        let seen: Vec<_> = told.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(seen, names, "{path} {members}");
+        assert!(told.iter().all(|(_, value)| value != "7"), "{told:?}");
+        let policy = answer.header("ratelimit-policy");
+        assert_eq!(
+            policy,
+            r#""requests-day";q=1000;w=86400, "tokens-day";q=100000;w=86400;qu="tokens", "output-tokens-day";q=5000;w=86400;qu="output-tokens", "output-tokens-week";q=90000;w=604800;qu="output-tokens""#
+        );
+    }
+    let first = ask(chat, r#""max_tokens":100"#).await;
+    let left = |answer: &Answer, what: &str| -> u64 {
+        let name = format!("x-ratelimit-remaining-{what}");
+        answer.header(&name).parse().unwrap()
+    };
+    assert_eq!(first.header("x-ratelimit-limit-output-tokens"), "5000");
+    assert!((4_800..=4_900).contains(&left(&first, "output-tokens")));
+
+    // One refuses: the others give back what they granted, and say so.
+    let refusal = ask(chat, r#""max_tokens":4999"#).await;
+    assert_eq!(refusal.status, 429, "{}", refusal.text());
+    let message = refusal.json()["error"]["message"].to_string();
+    assert!(message.contains("5000 output tokens per day"), "{message}");
+    assert!(left(&refusal, "tokens") > 99_000);
+    let seconds: u64 = refusal.header("retry-after").parse().unwrap();
+    let ms: u64 = refusal.header("retry-after-ms").parse().unwrap();
+    assert_eq!(seconds, ms.div_ceil(1_000));
+    assert_eq!(
+        refusal.header("x-should-retry"),
+        if seconds > 60 { "false" } else { "" }
+    );
+    let standing = refusal.header("ratelimit");
+    assert!(
+        standing.starts_with("\"output-tokens-day\";r="),
+        "{standing}"
+    );
+    let (_, t) = standing.rsplit_once("t=").unwrap();
+    assert!(t.parse::<u64>().unwrap() <= seconds, "{standing} {seconds}");
+    let next = ask(chat, r#""max_tokens":100"#).await;
+    assert!(left(&next, "tokens") > 99_000, "{:?}", told(&next));
+    assert_eq!(
+        left(&first, "requests") - left(&next, "requests"),
+        1,
+        "the refused one was not counted"
+    );
+}
+
+#[tokio::test]
+async fn without_limits_the_backends_own_words_pass() {
+    let upstream = with_limits_of_its_own().await;
+    let config = ConfigText::new(&[upstream.address()]).text();
+    let silent = "headers = [], default = \"1000000000-S\"";
+    let config = config.replace("default = \"1000000000-S\"", silent);
+    let gateway = Gateway::start(&config).await;
+    let answer = send(gateway.address(), chat("")).await;
+    assert_eq!(answer.header("x-ratelimit-limit-tokens"), "7");
+    assert_eq!(answer.header("ratelimit"), "\"own\";r=7;t=7");
 }

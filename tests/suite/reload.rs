@@ -498,7 +498,7 @@ async fn limits_cursors_and_affinity_carry_over() {
     let upstreams = [Simulated::start().await, Simulated::start().await];
     let addresses = [upstreams[0].address(), upstreams[1].address()];
     let config = ConfigText::new(&addresses).text();
-    let counting = "default = \"61-W\", unit = \"requests\"";
+    let counting = "default_requests = \"61-W\"";
     let gateway = Gateway::start(&config.replace("default = \"1000000000-S\"", counting)).await;
     let first = async |session: Option<&str>| {
         let before = upstreams[0].chats().await;
@@ -512,8 +512,8 @@ async fn limits_cursors_and_affinity_carry_over() {
         gateway.edit(|config| {
             config
                 .replace(
-                    "unit = \"requests\"",
-                    &format!("unit = \"requests\", default_output_tokens = {number}"),
+                    "default_requests",
+                    &format!("assumed_output_tokens = {number}, default_requests"),
                 )
                 .replace(
                     "[clusters.sim]\n",

@@ -4,7 +4,7 @@
 //! `slots`. With [`Scope::ClusterExact`] every call asks the store and may suspend.
 
 pub use crate::bindings::imports::weir::filter::state::{
-    Granted, Limited, Scope, Subject, TakeResult, Unit, Versioned, Window,
+    Granted, HeaderForms, Limited, Scope, Subject, TakeResult, Unit, Versioned, Window,
 };
 use crate::raw::state as raw;
 use crate::types::Failure;
@@ -83,6 +83,15 @@ impl Limiter {
     /// [`Failure::Denied`] without the grant, [`Failure::Invalid`] for no window or a zero.
     pub fn open(name: &str, windows: &[Window], scope: Scope) -> Result<Self, Failure> {
         raw::open_limiter(name, windows, scope).map(Self)
+    }
+
+    /// Has callers told where they stand after each [`Limiter::reserve`], as a budget of `what`, in
+    /// the headers of whatever answer they get. The host writes them.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`] for a limiter that is not open.
+    pub fn announce(self, what: Unit, forms: HeaderForms) -> Result<(), Failure> {
+        raw::announce(self.0, what, forms)
     }
 
     /// What is left, without taking. `extra` is appended to the key when it is not empty.

@@ -3,22 +3,30 @@
 use serde::Deserialize;
 use weir_sdk::ConfigError;
 use weir_sdk::lifecycle::config_error;
-use weir_sdk::state::{Scope, Subject, Unit};
+use weir_sdk::state::{HeaderForms, Scope, Subject};
 
+use crate::dimension::Dimension;
 use crate::limit::Limit;
 
 /// `[filters.NAME.config]` of the filter `token-limit`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
-    /// Limit of models that have none of their own; none: unlimited.
+    /// Limit of input and output tokens together, for models without a `token_rate_limit`; none:
+    /// unlimited.
     pub default: Option<String>,
+    /// Limit of input tokens for models without an `input_token_rate_limit`.
+    pub default_input: Option<String>,
+    /// Limit of output tokens for models without an `output_token_rate_limit`.
+    pub default_output: Option<String>,
+    /// Limit of requests for models without a `request_rate_limit`.
+    pub default_requests: Option<String>,
     /// Whose budget it is: each combination has its own.
     pub per: Vec<Per>,
-    /// What is counted.
-    pub unit: Counted,
     /// Output tokens assumed of requests that do not say how many they allow.
-    pub default_output_tokens: u32,
+    pub assumed_output_tokens: u32,
+    /// How callers are told where they stand.
+    pub headers: Vec<Headers>,
     /// Which gateways share the budget.
     pub scope: Shared,
     /// What happens when the store cannot be asked.
@@ -39,18 +47,14 @@ pub enum Per {
     Model,
 }
 
-/// What is counted.
+/// Headers of every answer that tell where the caller stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Counted {
-    /// Input and output tokens.
-    TotalTokens,
-    /// Input tokens.
-    InputTokens,
-    /// Output tokens.
-    OutputTokens,
-    /// Requests.
-    Requests,
+#[serde(rename_all = "kebab-case")]
+pub enum Headers {
+    /// `x-ratelimit-*`; `anthropic-ratelimit-*` for callers of Anthropic's API.
+    XRatelimit,
+    /// `RateLimit-Policy` and `RateLimit`.
+    Ratelimit,
 }
 
 /// Which gateways share the budget.
@@ -79,9 +83,12 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             default: None,
+            default_input: None,
+            default_output: None,
+            default_requests: None,
             per: vec![Per::Tenant, Per::Function, Per::Model],
-            unit: Counted::TotalTokens,
-            default_output_tokens: 256,
+            assumed_output_tokens: 256,
+            headers: vec![Headers::XRatelimit, Headers::Ratelimit],
             scope: Shared::Local,
             on_store_failure: OnStoreFailure::Deny,
         }
@@ -91,8 +98,15 @@ impl Default for Config {
 impl Config {
     pub(crate) fn errors(&self) -> Vec<ConfigError> {
         let mut errors = Vec::new();
-        if let Some(Err(message)) = self.default.as_deref().map(Limit::parse) {
-            errors.push(config_error("/default", message));
+        for (pointer, dimension) in [
+            ("/default", Dimension::Total),
+            ("/default_input", Dimension::Input),
+            ("/default_output", Dimension::Output),
+            ("/default_requests", Dimension::Requests),
+        ] {
+            if let Some(Err(message)) = self.default_of(dimension).map(Limit::parse) {
+                errors.push(config_error(pointer, message));
+            }
         }
         for (at, part) in self.per.iter().enumerate() {
             if self.per.iter().take(at).any(|earlier| earlier == part) {
@@ -100,6 +114,15 @@ impl Config {
             }
         }
         errors
+    }
+
+    pub(crate) fn default_of(&self, dimension: Dimension) -> Option<&str> {
+        match dimension {
+            Dimension::Requests => self.default_requests.as_deref(),
+            Dimension::Total => self.default.as_deref(),
+            Dimension::Input => self.default_input.as_deref(),
+            Dimension::Output => self.default_output.as_deref(),
+        }
     }
 
     pub(crate) fn subject(&self) -> Subject {
@@ -113,44 +136,17 @@ impl Config {
                 }
         })
     }
-}
 
-impl Counted {
-    pub(crate) fn unit(self) -> Unit {
-        match self {
-            Self::TotalTokens => Unit::TotalTokens,
-            Self::InputTokens => Unit::InputTokens,
-            Self::OutputTokens => Unit::OutputTokens,
-            Self::Requests => Unit::Requests,
-        }
-    }
-
-    /// Name of the limiter: what is counted in one unit does not count in another.
-    pub(crate) fn limiter_name(self) -> &'static str {
-        match self {
-            Self::TotalTokens => "total_tokens",
-            Self::InputTokens => "input_tokens",
-            Self::OutputTokens => "output_tokens",
-            Self::Requests => "requests",
-        }
-    }
-
-    /// In a message.
-    pub(crate) fn noun(self) -> &'static str {
-        match self {
-            Self::TotalTokens => "tokens",
-            Self::InputTokens => "input tokens",
-            Self::OutputTokens => "output tokens",
-            Self::Requests => "requests",
-        }
-    }
-
-    /// In the name of a `x-ratelimit-*` header.
-    pub(crate) fn header_part(self) -> &'static str {
-        match self {
-            Self::TotalTokens | Self::InputTokens | Self::OutputTokens => "tokens",
-            Self::Requests => "requests",
-        }
+    pub(crate) fn header_forms(&self) -> HeaderForms {
+        self.headers
+            .iter()
+            .fold(HeaderForms::empty(), |forms, form| {
+                forms
+                    | match form {
+                        Headers::XRatelimit => HeaderForms::X_RATELIMIT,
+                        Headers::Ratelimit => HeaderForms::RATELIMIT,
+                    }
+            })
     }
 }
 

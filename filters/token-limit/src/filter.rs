@@ -2,23 +2,21 @@
 
 use std::rc::Rc;
 
-use weir_sdk::exchange::PerSettings;
-use weir_sdk::state::{Subject, TakeResult};
+use weir_sdk::exchange::{self, PerSettings};
+use weir_sdk::state::{Limited, Subject, TakeResult};
 use weir_sdk::{ConfigError, Failure, Filter, Manifest, OnRequest, Outcome, RequestView};
 
-use crate::config::{Config, Counted, OnStoreFailure};
+use crate::config::{Config, OnStoreFailure};
+use crate::dimension::Dimension;
 use crate::limiters::{Limiters, Opened};
 use crate::refusal;
 
 /// Reserves what a request will probably cost; the host settles it with what it did cost.
 pub struct TokenLimit {
-    default: Option<String>,
+    config: Config,
     subject: Subject,
-    counted: Counted,
-    default_output_tokens: u32,
-    on_store_failure: OnStoreFailure,
     limiters: Limiters,
-    opened: PerSettings<Option<Rc<Opened>>>,
+    budgets: PerSettings<Rc<[Rc<Opened>]>>,
 }
 
 impl Filter for TokenLimit {
@@ -28,7 +26,7 @@ impl Filter for TokenLimit {
     fn manifest() -> Manifest {
         Manifest::new(
             env!("CARGO_PKG_VERSION"),
-            "Keeps callers within token budgets per time window.",
+            "Keeps callers within budgets of tokens and requests per time window.",
         )
     }
 
@@ -39,12 +37,9 @@ impl Filter for TokenLimit {
     fn new(config: Config) -> Result<Self, String> {
         Ok(Self {
             subject: config.subject(),
-            counted: config.unit,
-            default_output_tokens: config.default_output_tokens,
-            on_store_failure: config.on_store_failure,
-            limiters: Limiters::new(config.unit.limiter_name(), config.scope.scope()),
-            opened: PerSettings::new("weir.token-rate-limit"),
-            default: config.default,
+            limiters: Limiters::new(config.scope.scope(), config.header_forms()),
+            budgets: PerSettings::new(Dimension::Total.attribute()),
+            config,
         })
     }
 }
@@ -57,58 +52,60 @@ impl OnRequest for TokenLimit {
 }
 
 impl TokenLimit {
+    /// All budgets are asked even after one has refused: the caller hears of the one that admits
+    /// it last, and what was reserved of others goes back when the request is refused.
     fn admit(&self, request: &RequestView) -> Result<Outcome, Failure> {
-        let Some(opened) = self.opened.of(request, |text| self.limit(text))? else {
-            return Ok(Outcome::Pass);
-        };
-        let wanted = self.estimate(request);
-        if let Some((budget, span)) = opened.limit.too_small_for(wanted) {
-            return Ok(refusal::too_large(self.counted, wanted, budget, span).into());
-        }
-        match opened
-            .limiter
-            .reserve(self.subject, "", wanted, self.counted.unit())?
-        {
-            TakeResult::Granted(_) => Ok(Outcome::Pass),
-            TakeResult::Limited(limited) => {
-                let left = opened.limiter.peek(self.subject, "").ok();
-                Ok(
-                    refusal::limited(self.counted, &opened.limit, wanted, &limited, left.as_ref())
-                        .into(),
-                )
+        let budgets = self
+            .budgets
+            .of(request, |total| self.budgets(request, total))?;
+        let mut last: Option<(&Opened, u64, Limited)> = None;
+        for budget in budgets.iter() {
+            let dimension = budget.dimension;
+            let wanted = dimension.estimate(request, self.config.assumed_output_tokens);
+            let unit = dimension.unit();
+            let taken = budget.limiter.reserve(self.subject, "", wanted, unit)?;
+            if let TakeResult::Limited(limited) = taken
+                && last
+                    .as_ref()
+                    .is_none_or(|(_, _, known)| limited.retry_after_ms > known.retry_after_ms)
+            {
+                last = Some((budget, wanted, limited));
             }
         }
+        Ok(match last {
+            Some((budget, wanted, limited)) => refusal::limited(budget, wanted, &limited).into(),
+            None => Outcome::Pass,
+        })
     }
 
-    /// The model's own limit, else the default.
-    fn limit(&self, text: Option<String>) -> Result<Option<Rc<Opened>>, Failure> {
-        if let Some(text) = text
-            && let Some(opened) = self.limiters.of(&text)?
-        {
-            return Ok(Some(opened));
+    /// For each dimension the model's own limit, else the default.
+    fn budgets(
+        &self,
+        request: &RequestView,
+        total: Option<String>,
+    ) -> Result<Rc<[Rc<Opened>]>, Failure> {
+        let mut budgets = Vec::new();
+        for dimension in Dimension::ALL {
+            let own = match dimension {
+                Dimension::Total => total.clone(),
+                _ if request.settings == 0 => None,
+                _ => exchange::attribute(dimension.attribute()),
+            };
+            let own = match own {
+                Some(text) => self.limiters.of(dimension, &text)?,
+                None => None,
+            };
+            let budget = match (own, self.config.default_of(dimension)) {
+                (None, Some(text)) => self.limiters.of(dimension, text)?,
+                (own, _) => own,
+            };
+            budgets.extend(budget);
         }
-        match &self.default {
-            Some(text) => self.limiters.of(text),
-            None => Ok(None),
-        }
-    }
-
-    fn estimate(&self, request: &RequestView) -> u64 {
-        let input = u64::from(request.est_input_tokens);
-        let output = u64::from(match request.max_output_tokens {
-            0 => self.default_output_tokens,
-            given => given,
-        });
-        match self.counted {
-            Counted::TotalTokens => input + output,
-            Counted::InputTokens => input,
-            Counted::OutputTokens => output,
-            Counted::Requests => 1,
-        }
+        Ok(budgets.into())
     }
 
     fn without_store(&self, failure: Failure) -> Outcome {
-        match self.on_store_failure {
+        match self.config.on_store_failure {
             OnStoreFailure::Deny => {
                 weir_sdk::error!("refusing, budgets cannot be asked: {failure:?}");
                 refusal::unavailable().into()
@@ -124,6 +121,7 @@ impl TokenLimit {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
+    use weir_sdk::state::{HeaderForms, Unit};
     use weir_sdk::testing::{self, Exchange};
     use weir_sdk::{LocalResponse, Principal};
 
@@ -163,39 +161,53 @@ mod tests {
             (r#"{"default":"1000-M"}"#, None, (100, 100), 5),
             (r#"{"default":"1000-M"}"#, None, (100, 0), 2),
             (
-                r#"{"default":"1000-M","default_output_tokens":0}"#,
+                r#"{"default":"1000-M","assumed_output_tokens":0}"#,
                 None,
                 (100, 0),
                 10,
             ),
+            (r#"{"default_input":"1000-M"}"#, None, (100, 900), 10),
+            (r#"{"default_output":"1000-M"}"#, None, (900, 100), 10),
+            (r#"{"default_requests":"7-M"}"#, None, (900, 100), 7),
             (
-                r#"{"default":"1000-M","unit":"input_tokens"}"#,
+                r#"{"default":"9000-M","default_input":"500-M","default_output":"400-M","default_requests":"7-M"}"#,
                 None,
-                (100, 900),
-                10,
+                (100, 100),
+                4,
             ),
             (
-                r#"{"default":"1000-M","unit":"output_tokens"}"#,
-                None,
-                (900, 100),
-                10,
+                r#"{"default":"1000-M"}"#,
+                Some(("token", "400-M")),
+                (100, 100),
+                2,
             ),
             (
-                r#"{"default":"7-M","unit":"requests"}"#,
-                None,
-                (900, 100),
-                7,
+                r#"{"default":"1000-M"}"#,
+                Some(("token", "no limit")),
+                (100, 100),
+                5,
             ),
-            (r#"{"default":"1000-M"}"#, Some("400-M"), (100, 100), 2),
-            (r#"{"default":"1000-M"}"#, Some("no limit"), (100, 100), 5),
-            (r#"{}"#, Some("400-M,1000-H"), (100, 100), 2),
+            (
+                r#"{"default":"1000-M"}"#,
+                Some(("request", "3-M")),
+                (100, 100),
+                3,
+            ),
+            (
+                r#"{"default_output":"200-M"}"#,
+                Some(("output-token", "600-M")),
+                (100, 100),
+                6,
+            ),
+            ("{}", Some(("input-token", "200-M")), (100, 100), 2),
+            ("{}", Some(("token", "400-M,1000-H")), (100, 100), 2),
             (r#"{"default":"1000-M,600-H"}"#, None, (100, 100), 3),
         ];
         for (config, attribute, (input, output), expected) in table {
             let filter = limit(config);
             let mut exchange = exchange().tokens(input, output);
-            if let Some(text) = attribute {
-                exchange.set_attribute("weir.token-rate-limit", text);
+            if let Some((what, text)) = attribute {
+                exchange.set_attribute(&format!("weir.{what}-rate-limit"), text);
             }
             let passed = (0..100)
                 .take_while(|_| run(&filter, &mut exchange) == Outcome::Pass)
@@ -223,9 +235,7 @@ mod tests {
         );
         let table = [
             ("retry-after", Some("20")),
-            ("x-ratelimit-limit-tokens", Some("600")),
-            ("x-ratelimit-remaining-tokens", Some("200")),
-            ("x-ratelimit-reset-tokens", Some("40s")),
+            ("retry-after-ms", Some("20000")),
             ("x-should-retry", None),
         ];
         for (name, expected) in table {
@@ -245,6 +255,77 @@ mod tests {
             Outcome::Pass,
             "after the time told"
         );
+    }
+
+    #[test]
+    fn the_limit_that_admits_last_is_named() {
+        // (config, what is named, retry-after, x-should-retry)
+        let table = [
+            (
+                r#"{"default_requests":"60-M","default":"200-M"}"#,
+                "200 tokens per minute",
+                Some("60"),
+                None,
+            ),
+            (
+                r#"{"default_requests":"1-H","default":"300-M"}"#,
+                "1 requests per hour",
+                Some("3600"),
+                Some("false"),
+            ),
+            (
+                r#"{"default_input":"150-S","default_output":"150-D"}"#,
+                "150 output tokens per day",
+                Some("28800"),
+                Some("false"),
+            ),
+            (
+                r#"{"default_input":"150-D","default_output":"150-S"}"#,
+                "150 input tokens per day",
+                Some("28800"),
+                Some("false"),
+            ),
+            (
+                r#"{"default_requests":"1-W","default_output":"99-S"}"#,
+                "100 output tokens, the limit is 99 per second",
+                None,
+                Some("false"),
+            ),
+        ];
+        for (config, named, retry_after, should_retry) in table {
+            let filter = limit(config);
+            let mut exchange = exchange().tokens(100, 100);
+            _ = run(&filter, &mut exchange);
+            let response = refused(&filter, &mut exchange);
+            assert!(response.message.contains(named), "{}", response.message);
+            let seen = header(&response, "retry-after");
+            assert_eq!(seen.as_deref(), retry_after, "{config}");
+            let seen = header(&response, "x-should-retry");
+            assert_eq!(seen.as_deref(), should_retry, "{config}");
+        }
+    }
+
+    #[test]
+    fn callers_are_told_in_the_configured_forms() {
+        let both = HeaderForms::X_RATELIMIT | HeaderForms::RATELIMIT;
+        let table = [
+            (r#"{"default":"9-S"}"#, Some(both)),
+            (
+                r#"{"default":"9-S","headers":["ratelimit"]}"#,
+                Some(HeaderForms::RATELIMIT),
+            ),
+            (r#"{"default":"9-S","headers":[]}"#, None),
+        ];
+        for (config, forms) in table {
+            let mut exchange = exchange().tokens(1, 1);
+            exchange.set_attribute("weir.request-rate-limit", "5-S");
+            run(&limit(config), &mut exchange);
+            let told = |name| exchange.announced(name);
+            let expected = |unit| forms.map(|forms| (unit, forms));
+            assert_eq!(told("total_tokens"), expected(Unit::TotalTokens));
+            assert_eq!(told("requests"), expected(Unit::Requests));
+            assert_eq!(told("input_tokens"), None, "{config}");
+        }
     }
 
     #[test]
@@ -320,9 +401,13 @@ mod tests {
     fn configuration_errors() {
         let table = [
             (r#"{"default":"1-X"}"#, "/default"),
+            (r#"{"default_input":"1-S,"}"#, "/default_input"),
+            (r#"{"default_output":"0-S"}"#, "/default_output"),
+            (r#"{"default_requests":"1-S,1-S"}"#, "/default_requests"),
+            (r#"{"headers":["x-rate"]}"#, "/headers/0"),
             (r#"{"per":["tenant","team"]}"#, "/per/1"),
             (r#"{"per":["tenant","tenant"]}"#, "/per/1"),
-            (r#"{"unit":"words"}"#, "/unit"),
+            (r#"{"unit":"requests"}"#, "/unit"),
             (r#"{"scope":"galaxy"}"#, "/scope"),
             (r#"{"limit":"1-S"}"#, "/limit"),
         ];

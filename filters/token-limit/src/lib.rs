@@ -1,7 +1,7 @@
-//! Filter `token-limit`: keeps callers within token budgets per time window.
+//! Filter `token-limit`: keeps callers within budgets of tokens and requests per time window.
 
 mod config;
-mod duration;
+mod dimension;
 mod filter;
 mod limit;
 mod limiters;

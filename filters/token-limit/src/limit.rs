@@ -63,14 +63,6 @@ impl Limit {
             .collect()
     }
 
-    /// The window that can never hold `cost`, if there is one.
-    pub(crate) fn too_small_for(&self, cost: u64) -> Option<(u64, Span)> {
-        self.parts
-            .iter()
-            .copied()
-            .find(|(budget, _)| *budget < cost)
-    }
-
     /// The window at a position of [`Limit::windows`].
     pub(crate) fn span(&self, position: u32) -> Option<Span> {
         self.parts.get(position as usize).map(|(_, span)| *span)

@@ -3,6 +3,8 @@
 use parking_lot::Mutex;
 use weir_dialect::Usage;
 
+use crate::notice::{Notice, Notices};
+
 /// Most claims one exchange may hold.
 pub const CLAIMS_MAX: usize = 32;
 
@@ -26,6 +28,7 @@ pub trait Claim: Send {
 #[derive(Default)]
 pub struct Ledger {
     claims: Mutex<Vec<Box<dyn Claim>>>,
+    notices: Mutex<Notices>,
 }
 
 impl Ledger {
@@ -40,6 +43,17 @@ impl Ledger {
         }
         claims.push(claim);
         Ok(())
+    }
+
+    /// Notes where the caller stands with a budget, for the headers of its answer.
+    pub fn note(&self, notice: Notice) {
+        self.notices.lock().add(notice);
+    }
+
+    /// Shows `tell` the notices, if there are any.
+    pub fn tell<R>(&self, tell: impl FnOnce(&Notices) -> R) -> Option<R> {
+        let notices = self.notices.lock();
+        (!notices.is_empty()).then(|| tell(&notices))
     }
 
     /// How many claims are open.

@@ -2,8 +2,8 @@
 //!
 //! Rooms in reading order: [`view`] (what a phase call carries), [`principal`], [`facts`] (everything
 //! a filter may read), [`settings`], [`attributes`], [`intern`], [`edits`] (what a filter may change), [`verdict`]
-//! (what a phase returns), [`ledger`] (claims settled when the exchange ends), [`filter`] (the trait),
-//! [`chain`] (the walk).
+//! (what a phase returns), [`ledger`] (claims settled when the exchange ends), [`notice`] (what the caller
+//! is told of them), [`filter`] (the trait), [`chain`] (the walk).
 
 pub mod attributes;
 pub mod chain;
@@ -12,6 +12,7 @@ pub mod facts;
 pub mod filter;
 pub mod intern;
 pub mod ledger;
+pub mod notice;
 pub mod principal;
 pub mod settings;
 pub mod verdict;

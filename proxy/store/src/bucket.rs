@@ -32,6 +32,8 @@ pub struct Limited {
     pub limit: u64,
     /// Tokens left in it; 0 in debt.
     pub remaining: u64,
+    /// Milliseconds until it is full again if nothing is taken.
+    pub reset_ms: u64,
     /// Milliseconds until the same taking would be granted if nothing else is taken; at most
     /// `u32::MAX` (49 days), which also stands for "not to be told".
     pub retry_after_ms: u64,
@@ -215,6 +217,7 @@ impl Tank {
             window: *window,
             limit: window.budget,
             remaining: self.remaining(),
+            reset_ms: ms_to_refill(self.spent, window.budget),
             retry_after_ms: if never {
                 RETRY_MS_MAX
             } else {

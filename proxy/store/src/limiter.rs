@@ -20,6 +20,10 @@ pub(crate) struct Ledger {
     pub(crate) accounts: Sharded<Account>,
     pub(crate) open_holds: AtomicU64,
     pub(crate) abandoned: AtomicU64,
+    /// Sums over all holds so far.
+    pub(crate) reserved: AtomicU64,
+    pub(crate) settled: AtomicU64,
+    pub(crate) refunded: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -36,6 +40,9 @@ impl Ledger {
             accounts: Sharded::new(keys_max),
             open_holds: AtomicU64::new(0),
             abandoned: AtomicU64::new(0),
+            reserved: AtomicU64::new(0),
+            settled: AtomicU64::new(0),
+            refunded: AtomicU64::new(0),
         }
     }
 }
@@ -57,6 +64,7 @@ impl Limiter {
             Ok((granted, Arc::clone(&account.key)))
         })?;
         self.ledger.open_holds.fetch_add(1, Relaxed);
+        self.ledger.reserved.fetch_add(cost, Relaxed);
         Ok(Hold {
             limiter: Arc::clone(self),
             key,
@@ -136,6 +144,7 @@ impl Limiter {
             window,
             limit: window.budget,
             remaining: 0,
+            reset_ms: 0,
             retry_after_ms: RETRY_MS_MAX,
             why: Why::NoRoom,
         }
@@ -170,11 +179,14 @@ impl Hold {
     /// Replaces the estimate by the true cost: the rest returns, an excess is charged even
     /// into debt.
     pub fn settle(mut self, actual: u64, now_ms: u64) {
+        self.limiter.ledger.settled.fetch_add(actual, Relaxed);
         self.close(i128::from(actual) - i128::from(self.reserved), now_ms);
     }
 
     /// Returns all of it, for when no work was done.
     pub fn refund(mut self, now_ms: u64) {
+        let ledger = &self.limiter.ledger;
+        ledger.refunded.fetch_add(self.reserved, Relaxed);
         self.close(-i128::from(self.reserved), now_ms);
     }
 

@@ -7,7 +7,7 @@
 )]
 
 use super::*;
-use crate::limiters::Limiters;
+use crate::limiters::{LimiterStats, Limiters};
 
 const WEEK: u32 = 7 * 24 * 3600;
 
@@ -93,7 +93,10 @@ fn all_windows_are_taken_or_none_and_the_last_to_admit_is_named() {
     assert_eq!((granted.window_seconds, granted.remaining), (1, 0));
     let limited = both.take("k", 6, 0).unwrap_err();
     assert_eq!((limited.window.seconds, limited.remaining), (3600, 5));
-    assert_eq!(limited.retry_after_ms, 240_000);
+    assert_eq!(
+        (limited.retry_after_ms, limited.reset_ms),
+        (240_000, 2_400_000)
+    );
     let granted = both.take("k", 5, 1000).unwrap();
     assert_eq!((granted.window_seconds, granted.remaining), (3600, 0));
     assert_eq!(both.take("k", 1, 1000).unwrap_err().why, Why::Spent);
@@ -195,6 +198,23 @@ fn only_full_unclaimed_keys_make_room() {
     assert!(one.take(&"x".repeat(513), 1, 9000).is_err());
     let stats = all.stats();
     assert_eq!((stats[0].keys, stats[0].open_holds), (3, 0));
+}
+
+#[test]
+fn sums_are_kept_of_what_was_reserved_settled_and_refunded() {
+    let all = Limiters::default();
+    let hourly = all.open("l", &windows(&[(100, 3600)])).unwrap();
+    let hold = |cost| hourly.reserve("k", cost, 0).unwrap();
+    hold(40).settle(10, 0);
+    hold(30).refund(0);
+    hold(20).settle(50, 0);
+    drop(hold(5));
+    assert!(hourly.reserve("k", 90, 0).is_err(), "counts for nothing");
+    _ = hourly.take("k", 1, 0);
+    let stats = all.stats();
+    let sums = |stats: &LimiterStats| (stats.reserved, stats.settled, stats.refunded);
+    assert_eq!(sums(&stats[0]), (95, 60, 30));
+    assert_eq!((stats[0].open_holds, stats[0].abandoned), (0, 1));
 }
 
 /// Every millisecond by itself, in whole parts of a token.

@@ -36,6 +36,12 @@ pub struct LimiterStats {
     pub open_holds: u64,
     /// Reservations dropped without being settled.
     pub abandoned: u64,
+    /// Sum of all estimates reserved so far.
+    pub reserved: u64,
+    /// Sum of the true costs by which reservations were replaced.
+    pub settled: u64,
+    /// Sum of the reservations given back in full.
+    pub refunded: u64,
 }
 
 impl Default for Limiters {
@@ -103,6 +109,9 @@ impl Limiters {
                 keys: named.ledger.accounts.len(),
                 open_holds: named.ledger.open_holds.load(Relaxed),
                 abandoned: named.ledger.abandoned.load(Relaxed),
+                reserved: named.ledger.reserved.load(Relaxed),
+                settled: named.ledger.settled.load(Relaxed),
+                refunded: named.ledger.refunded.load(Relaxed),
             })
             .collect();
         stats.sort_unstable_by(|one, other| one.name.cmp(&other.name));

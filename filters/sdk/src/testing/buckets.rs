@@ -44,8 +44,11 @@ impl Bucket {
         self.value = u64::try_from(value).unwrap_or(0);
     }
 
-    /// Milliseconds until `wanted` tokens are there.
+    /// Milliseconds until `wanted` tokens are there; the most there can be when they never are.
     pub(crate) fn wait_ms(&self, window: &Window, wanted: u64) -> u32 {
+        if wanted > window.budget {
+            return u32::MAX;
+        }
         let missing = u128::from(wanted.saturating_sub(self.value));
         let wait = (missing * u128::from(period_ms(window))).div_ceil(u128::from(window.budget));
         u32::try_from(wait).unwrap_or(u32::MAX)

@@ -1,10 +1,11 @@
 //! The builder of a scripted exchange.
 
-use super::world::{self, World};
+use super::world::{self, FakeLimiter, World};
 use crate::candidates::{Backend, Load};
 use crate::host::Level;
 use crate::http_client::{Request, Response};
 use crate::lifecycle::{self, ConfigError, Filter};
+use crate::state::{HeaderForms, Unit};
 use crate::types::{
     Endpoint, Failure, InternId, Principal, RequestView, SessionKey, SessionSource, Traits,
     Transport,
@@ -267,6 +268,13 @@ impl Exchange {
     #[must_use]
     pub fn sent(&self) -> &[(String, Request)] {
         &self.world.sent
+    }
+
+    /// How callers are told of the limiter of a name; none: they are not.
+    #[must_use]
+    pub fn announced(&self, limiter: &str) -> Option<(Unit, HeaderForms)> {
+        let named = |known: &&FakeLimiter| known.name == limiter && known.told.is_some();
+        self.world.limiters.iter().find(named)?.told
     }
 
     /// Sum of what a metric's series observed, by `NAME` or `NAME{VALUE,VALUE}`.

@@ -8,7 +8,7 @@ use crate::candidates::{Backend, Load};
 use crate::exchange::ExchangeMeta;
 use crate::host::Level;
 use crate::http_client::{Request, Response};
-use crate::state::{Versioned, Window};
+use crate::state::{HeaderForms, Unit, Versioned, Window};
 use crate::types::{Failure, Principal, SessionKey, Transport};
 
 /// A limiter: its name, its windows and the buckets of each key.
@@ -16,6 +16,8 @@ pub(crate) struct FakeLimiter {
     pub(crate) name: String,
     pub(crate) windows: Vec<Window>,
     pub(crate) buckets: HashMap<String, Vec<Bucket>>,
+    /// How callers are told of it, if they are.
+    pub(crate) told: Option<(Unit, HeaderForms)>,
 }
 
 /// A key's value with the time at which it ends.

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use weir_pipeline::ledger::{Claim, Ledger, Settlement};
+use weir_pipeline::notice::{Announcement, Dimension, Notice};
 use weir_store::{Hold, Kv, Limiter, SlotGuard, Why};
 
 use crate::bindings::weir::filter::state::{
-    Granted, Host, Limited, Scope, Subject, TakeResult, Unit, Versioned, Window,
+    Granted, HeaderForms, Host, Limited, Scope, Subject, TakeResult, Unit, Versioned, Window,
 };
 use crate::bindings::weir::filter::types::Failure;
 use crate::capability::state_key;
@@ -25,6 +26,8 @@ struct OpenLimiter {
     limiter: Arc<Limiter>,
     /// In the order of the filter: a refusal names one by its place.
     windows: Vec<Window>,
+    /// How callers are told of it, if they are.
+    told: Option<Arc<Announcement>>,
 }
 
 impl Host for GuestState {
@@ -126,9 +129,27 @@ impl Host for GuestState {
             return Err(Failure::TooLarge);
         }
         if known.is_none() {
-            self.handles.limiters.push(OpenLimiter { limiter, windows });
+            self.handles.limiters.push(OpenLimiter {
+                limiter,
+                windows,
+                told: None,
+            });
         }
         u32::try_from(at).map_err(|_| Failure::Internal)
+    }
+
+    fn announce(&mut self, at: u32, what: Unit, forms: HeaderForms) -> Result<(), Failure> {
+        let open = self.handles.limiters.get_mut(at as usize);
+        let open = open.ok_or(Failure::NotFound)?;
+        let windows = open.limiter.windows().iter();
+        let announcement = Announcement::new(
+            dimension(what),
+            forms.contains(HeaderForms::X_RATELIMIT),
+            forms.contains(HeaderForms::RATELIMIT),
+            windows.map(|window| (window.budget, window.seconds)),
+        );
+        open.told = (forms != HeaderForms::default()).then(|| Arc::new(announcement));
+        Ok(())
     }
 
     fn peek(&mut self, at: u32, who: Subject, extra: String) -> Result<Granted, Failure> {
@@ -167,10 +188,35 @@ impl Host for GuestState {
             Ok(hold) => {
                 let left = hold.granted();
                 record(&ledger, Box::new(TokenClaim { hold, unit }))?;
+                if let Some(of) = open.told.clone() {
+                    ledger.note(Notice {
+                        of,
+                        window_seconds: left.window_seconds,
+                        limit: left.limit,
+                        remaining: left.remaining,
+                        reset_ms: left.reset_ms,
+                        taken: estimate,
+                        refused_ms: None,
+                    });
+                }
                 self.side_effects = true;
                 Ok(TakeResult::Granted(granted(left)))
             }
-            Err(refused) => limited(&open.windows, &refused).map(TakeResult::Limited),
+            Err(refused) => {
+                let limited = limited(&open.windows, &refused)?;
+                if let Some(of) = open.told.clone() {
+                    ledger.note(Notice {
+                        of,
+                        window_seconds: refused.window.seconds,
+                        limit: refused.limit,
+                        remaining: refused.remaining,
+                        reset_ms: refused.reset_ms,
+                        taken: 0,
+                        refused_ms: Some(refused.retry_after_ms),
+                    });
+                }
+                Ok(TakeResult::Limited(limited))
+            }
         }
     }
 
@@ -290,6 +336,15 @@ struct SlotClaim {
 
 impl Claim for SlotClaim {
     fn settle(self: Box<Self>, _: &Settlement) {}
+}
+
+fn dimension(unit: Unit) -> Dimension {
+    match unit {
+        Unit::Requests => Dimension::Requests,
+        Unit::TotalTokens => Dimension::Tokens,
+        Unit::InputTokens => Dimension::InputTokens,
+        Unit::OutputTokens => Dimension::OutputTokens,
+    }
 }
 
 fn granted(left: weir_store::Granted) -> Granted {

@@ -201,6 +201,119 @@ fn refusals_name_the_window_and_take_nothing() {
 }
 
 #[test]
+fn budgets_that_granted_get_back_what_another_refused() {
+    let units = [
+        Unit::Requests,
+        Unit::TotalTokens,
+        Unit::InputTokens,
+        Unit::OutputTokens,
+    ];
+    for tight in units {
+        let services = services();
+        let mut state = state("f", all(), &services);
+        let mut open = |unit: Unit| {
+            let budget = if unit == tight { 9 } else { 1000 };
+            let name = format!("{unit:?}");
+            let at = state.open_limiter(name, hour(budget), Scope::Local);
+            at.unwrap()
+        };
+        let opened = units.map(|unit| (unit, open(unit)));
+        for (unit, at) in opened {
+            let taken = state.reserve(at, Subject::default(), String::new(), 10, unit);
+            let granted = matches!(taken.unwrap(), TakeResult::Granted(_));
+            assert_eq!(granted, unit != tight);
+        }
+        let facts = state.leave().unwrap();
+        facts.ledger.settle(&Settlement::Refund);
+        for (unit, at) in opened {
+            let budget = if unit == tight { 9 } else { 1000 };
+            assert_eq!(left(&mut state, at), budget, "{unit:?}, {tight:?} refused");
+        }
+        for stats in services.limiters.stats() {
+            assert_eq!(stats.open_holds, 0, "{stats:?}");
+            assert_eq!(stats.refunded, stats.reserved, "{stats:?}");
+        }
+    }
+}
+
+#[test]
+fn every_dimension_goes_into_debt_and_out_of_it() {
+    let usage = Usage {
+        input_tokens: 700,
+        output_tokens: 700,
+        ..Usage::default()
+    };
+    for unit in [Unit::InputTokens, Unit::OutputTokens, Unit::TotalTokens] {
+        let mut state = state("f", all(), &services());
+        let at = state
+            .open_limiter("l".into(), hour(600), Scope::Local)
+            .unwrap();
+        let reserve = |state: &mut GuestState, estimate| {
+            let taken = state.reserve(at, Subject::default(), String::new(), estimate, unit);
+            matches!(taken.unwrap(), TakeResult::Granted(_))
+        };
+        assert!(reserve(&mut state, 100));
+        let facts = state.leave().unwrap();
+        facts.ledger.settle(&Settlement::Used(usage));
+        state.enter(Some(facts));
+        assert_eq!(left(&mut state, at), 0, "{unit:?}");
+        assert!(!reserve(&mut state, 1), "{unit:?} in debt");
+        let owed = if unit == Unit::TotalTokens { 800 } else { 100 };
+        state
+            .adjust(at, Subject::default(), String::new(), -owed)
+            .unwrap();
+        assert!(!reserve(&mut state, 1), "{unit:?}: the debt alone is paid");
+        state
+            .adjust(at, Subject::default(), String::new(), -1)
+            .unwrap();
+        assert!(reserve(&mut state, 1), "{unit:?}");
+    }
+}
+
+#[test]
+fn announced_reservations_leave_notices() {
+    let mut state = state("f", all(), &services());
+    let mut open = |name: &str, budget| {
+        let at = state.open_limiter(name.into(), hour(budget), Scope::Local);
+        at.unwrap()
+    };
+    let (told, quiet) = (open("told", 1000), open("quiet", 1000));
+    let both = HeaderForms::X_RATELIMIT | HeaderForms::RATELIMIT;
+    state
+        .announce(told, Unit::OutputTokens, HeaderForms::RATELIMIT)
+        .unwrap();
+    state.announce(quiet, Unit::TotalTokens, both).unwrap();
+    state
+        .announce(quiet, Unit::TotalTokens, HeaderForms::default())
+        .unwrap();
+    assert_eq!(
+        state.announce(99, Unit::Requests, both),
+        Err(Failure::NotFound)
+    );
+    let mut reserve = |at, estimate, unit| {
+        let taken = state.reserve(at, Subject::default(), String::new(), estimate, unit);
+        taken.unwrap();
+        let facts = state.current.as_deref().unwrap();
+        facts.ledger.tell(|notices| {
+            let notice = notices.iter().next().unwrap();
+            assert_eq!(notice.of.dimension, Dimension::OutputTokens);
+            assert!(notice.of.ratelimit && !notice.of.x_ratelimit);
+            let refused = notice.refused_ms.is_some();
+            (notice.limit, notice.remaining, notice.taken, refused)
+        })
+    };
+    assert_eq!(reserve(quiet, 1, Unit::TotalTokens), None);
+    assert_eq!(
+        reserve(told, 400, Unit::OutputTokens),
+        Some((1000, 600, 400, false))
+    );
+    assert_eq!(
+        reserve(told, 900, Unit::OutputTokens),
+        Some((1000, 600, 0, true))
+    );
+}
+
+#[test]
 fn slots_return_when_the_exchange_ends() {
     let services = services();
     let mut state = state("f", all(), &services);

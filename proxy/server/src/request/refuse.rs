@@ -18,6 +18,7 @@ use weir_pipeline::verdict::{End, FilterFailure, LocalResponse};
 
 use crate::request::exchange::Exchange;
 use crate::request::headers::X_REQUEST_ID;
+use crate::request::limit_headers;
 use crate::request::serve::Connection;
 
 /// How long a refused caller may go on sending its body before the connection is closed; closing
@@ -478,9 +479,10 @@ pub(crate) async fn write_json(
     exchange: &mut Exchange,
     downstream: &mut ServerSession,
     status: StatusCode,
-    headers: Vec<(HeaderName, HeaderValue)>,
+    mut headers: Vec<(HeaderName, HeaderValue)>,
     body: Bytes,
 ) -> Connection {
+    limit_headers::onto_refusal(exchange.api, &exchange.ledger, &mut headers);
     exchange.progress.status = status.as_u16();
     exchange.progress.response_bytes = body.len() as u64;
     let head = head(status, headers, &exchange.request_id, body.len());

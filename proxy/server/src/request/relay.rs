@@ -17,6 +17,7 @@ use weir_routing::Reservation;
 use crate::request::exchange::Exchange;
 use crate::request::forward::{CallerGone, Failure, while_heard};
 use crate::request::headers::{self, X_REQUEST_ID};
+use crate::request::limit_headers;
 use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
 use crate::request::stream;
@@ -129,9 +130,10 @@ pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation) {
 pub(crate) async fn response_head(
     exchange: &mut Exchange,
     status: StatusCode,
-    received: http::HeaderMap,
+    mut received: http::HeaderMap,
 ) -> Result<ResponseHeader, Refusal> {
     let chain = exchange.chain().ok_or_else(Refusal::internal)?;
+    limit_headers::onto_answer(exchange, &mut received);
     let mut facts = exchange.take_facts()?;
     facts.response = Some(ResponseFacts {
         status,

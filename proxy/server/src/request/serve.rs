@@ -31,7 +31,12 @@ pub(crate) async fn serve(
     let _active = runtime.metrics.active(api);
     let connection = match steps(&mut exchange, downstream).await {
         Ok(connection) => connection,
-        Err(refusal) => Box::pin(refuse::write(&mut exchange, downstream, refusal)).await,
+        Err(refusal) => {
+            exchange.progress.end = refusal.end();
+            // A caller that is slow to hear of it keeps nothing of anybody's budget.
+            settle::claims(&exchange);
+            Box::pin(refuse::write(&mut exchange, downstream, refusal)).await
+        }
     };
     settle::settle(exchange);
     connection

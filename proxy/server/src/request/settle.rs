@@ -12,12 +12,7 @@ use crate::request::exchange::Exchange;
 
 /// Settles and reports.
 pub(crate) fn settle(mut exchange: Exchange) {
-    let usage = worked(&exchange);
-    exchange.ledger.settle(&match usage {
-        Some(usage) => Settlement::Used(usage),
-        None => Settlement::Refund,
-    });
-    let usage = usage.unwrap_or_default();
+    let usage = claims(&exchange).unwrap_or_default();
     let times = Times::of(&exchange, &usage);
     exchange
         .runtime
@@ -27,6 +22,16 @@ pub(crate) fn settle(mut exchange: Exchange) {
         access_log(&exchange, &usage, &times);
     }
     report(&mut exchange, usage, &times);
+}
+
+/// Settles what the exchange has claimed, if that has not been done yet, by what was used.
+pub(crate) fn claims(exchange: &Exchange) -> Option<Usage> {
+    let usage = worked(exchange);
+    exchange.ledger.settle(&match usage {
+        Some(usage) => Settlement::Used(usage),
+        None => Settlement::Refund,
+    });
+    usage
 }
 
 /// What the upstream has done for this exchange: nothing when it was never asked or refused.

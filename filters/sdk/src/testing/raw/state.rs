@@ -3,7 +3,9 @@
 
 use std::collections::HashMap;
 
-use crate::state::{Granted, Limited, Scope, Subject, TakeResult, Unit, Versioned, Window};
+use crate::state::{
+    Granted, HeaderForms, Limited, Scope, Subject, TakeResult, Unit, Versioned, Window,
+};
 use crate::testing::buckets::Bucket;
 use crate::testing::world::{FakeLimiter, Kept, World, with};
 use crate::types::Failure;
@@ -156,10 +158,19 @@ pub(crate) fn open_limiter(
                 name,
                 windows,
                 buckets: HashMap::new(),
+                told: None,
             });
             world.limiters.len() - 1
         });
         u32::try_from(at).map_err(|_| Failure::TooLarge)
+    })
+}
+
+pub(crate) fn announce(at: Limiter, what: Unit, forms: HeaderForms) -> Result<(), Failure> {
+    up(|world| {
+        let limiter = world.limiters.get_mut(at as usize);
+        limiter.ok_or(Failure::NotFound)?.told = Some((what, forms));
+        Ok(())
     })
 }
 
