@@ -25,6 +25,9 @@ use crate::simulator::SimulatorTable;
 /// The commented reference file, which is also the default configuration.
 pub const REFERENCE: &str = include_str!("../weir.toml");
 
+/// The functions file of a configuration that names none.
+pub(crate) const FUNCTIONS_FILE: &str = "functions.toml";
+
 /// A configuration that was checked: what it names is declared and its values are in range.
 /// Paths are kept as written; see [`resolve`].
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -70,23 +73,14 @@ pub struct Config {
 /// Everything that is wrong, by its place in the text. Where the text is not TOML, what follows
 /// from that (missing keys, undeclared names) is not reported.
 pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
-    parse_with(text, file, |_| Beside::Nothing)
+    parse_both(text, file, None)
 }
 
-/// What is found where a configuration names its functions file.
-enum Beside {
-    /// No file.
-    Nothing,
-    /// Its name and its text.
-    Text(String, String),
-    /// It cannot be read.
-    Failed(ConfigError),
-}
-
-fn parse_with(
+/// As [`parse`], with the name and the text of the functions file, if there is one.
+pub(crate) fn parse_both(
     text: &str,
     file: &str,
-    beside: impl FnOnce(&Path) -> Beside,
+    functions: Option<(&str, &str)>,
 ) -> Result<Config, Vec<ConfigError>> {
     let mut report = Report::new(file, text);
     let (root, syntax) = DeTable::parse_recoverable(text);
@@ -97,13 +91,9 @@ fn parse_with(
         references::check(&config, root.get_ref(), &report);
     }
     let mut errors = report.finish();
-    match beside(&config.functions_file) {
-        Beside::Nothing => {}
-        Beside::Text(beside, text) => {
-            let own = whole.then_some(file);
-            errors.extend(functions_file::merge(&mut config, own, &text, &beside));
-        }
-        Beside::Failed(error) => errors.push(error),
+    if let Some((beside, text)) = functions {
+        let own = whole.then_some(file);
+        errors.extend(functions_file::merge(&mut config, own, text, beside));
     }
     if errors.is_empty() {
         Ok(config)
@@ -125,39 +115,6 @@ pub fn parse_keys(text: &str, file: &str) -> Result<Vec<KeyEntry>, Vec<ConfigErr
     finish(keys, report)
 }
 
-/// Reads the file at `path` and the functions file it names, and gives the text of the first along
-/// with what both say.
-///
-/// # Errors
-///
-/// As [`parse`], those of the functions file last; a file that cannot be read is one error at its
-/// first line.
-pub fn load(path: &Path) -> Result<(Config, String), Vec<ConfigError>> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|error| vec![unreadable(path, &error)])?;
-    let folder = path.parent().unwrap_or(Path::new(""));
-    let config = parse_with(&text, &file, |beside| {
-        let path = resolve(folder, beside);
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Beside::Text(path.display().to_string(), text),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Beside::Nothing,
-            Err(error) => Beside::Failed(unreadable(&path, &error)),
-        }
-    })?;
-    Ok((config, text))
-}
-
-fn unreadable(path: &Path, error: &std::io::Error) -> ConfigError {
-    ConfigError {
-        file: path.display().to_string(),
-        line: 1,
-        column: 1,
-        key: String::new(),
-        message: format!("cannot be read: {error}"),
-        remedy: "check the path and its permissions".into(),
-    }
-}
-
 /// A path of the configuration as the file system has it: relative ones are relative to `base`,
 /// the folder of the config file.
 #[must_use]
@@ -177,7 +134,7 @@ fn finish<T>(value: T, report: Report<'_>) -> Result<T, Vec<ConfigError>> {
 impl Config {
     pub(crate) fn read(mut root: Table<'_>) -> Self {
         let read = Self {
-            functions_file: root.or("functions_file", "functions.toml".into(), Field::file_path),
+            functions_file: root.or("functions_file", FUNCTIONS_FILE.into(), Field::file_path),
             server: root.below("server", ServerTable::default(), ServerTable::read),
             admin: root.below("admin", AdminTable::default(), AdminTable::read),
             log: root.below("log", LogTable::default(), LogTable::read),

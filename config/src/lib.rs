@@ -2,7 +2,7 @@
 //! anything acts on it.
 //!
 //! [`parse`] turns a text into a [`Config`] that cannot be wrong in itself, or into every error
-//! at once. Nothing here does I/O except [`load`], and nothing waits.
+//! at once. Nothing here does I/O except [`Sources::read`], and nothing waits.
 
 mod cluster;
 mod config;
@@ -25,11 +25,12 @@ mod secret;
 mod server;
 mod show;
 mod simulator;
+mod sources;
 #[cfg(test)]
 mod tests;
 
 pub use cluster::{ClusterTable, EjectionTable, Endpoint, HealthTable, UpstreamTls};
-pub use config::{Config, REFERENCE, load, parse, parse_keys, resolve};
+pub use config::{Config, REFERENCE, parse, parse_keys, resolve};
 pub use diff::{ConfigDiff, diff};
 pub use error::ConfigError;
 pub use filter::{
@@ -46,3 +47,4 @@ pub use secret::Secret;
 pub use server::{AdminTable, LimitsTable, LogFormat, LogTable, ReloadTable, ServerTable};
 pub use show::masked;
 pub use simulator::SimulatorTable;
+pub use sources::{Sources, load};

@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use http::header::{ALLOW, CONTENT_LENGTH, CONTENT_TYPE};
+use http::header::CONTENT_TYPE;
 use http::{Method, Response, StatusCode};
 use pingora::apps::http_app::ServeHttp;
 use pingora::protocols::http::ServerSession;
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::admin::{clusters, config, filters};
+use crate::admin::answer::{fault, json, of_type, plain, with_allow};
+use crate::admin::{clusters, config, filters, functions};
 use crate::reload::{Ask, Reply};
 use crate::runtime::Runtime;
 
@@ -30,11 +31,6 @@ impl Admin {
     }
 
     async fn route(&self, method: &Method, path: &str, body: &[u8]) -> Response<Vec<u8>> {
-        let path = if path.len() > 1 {
-            path.trim_end_matches('/')
-        } else {
-            path
-        };
         let runtime = &*self.runtime;
         let snapshot = runtime.snapshot();
         match (path, method.as_str()) {
@@ -44,7 +40,7 @@ impl Admin {
                 plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
             }
             ("/readyz", "GET") => plain(StatusCode::OK, "ready\n"),
-            ("/metrics", "GET") => text(
+            ("/metrics", "GET") => of_type(
                 StatusCode::OK,
                 "text/plain; version=0.0.4",
                 runtime.metrics.render(),
@@ -62,17 +58,14 @@ impl Admin {
                 .await
             }
             _ => match ROUTES.iter().find(|route| route.path == path) {
-                Some(route) => {
-                    let mut response = fault(
+                Some(route) => with_allow(
+                    fault(
                         StatusCode::METHOD_NOT_ALLOWED,
                         "method_not_allowed",
                         "see `allow`",
-                    );
-                    if let Ok(allow) = route.method.parse() {
-                        response.headers_mut().insert(ALLOW, allow);
-                    }
-                    response
-                }
+                    ),
+                    route.method,
+                ),
                 None => fault(
                     StatusCode::NOT_FOUND,
                     "path_not_found",
@@ -137,7 +130,7 @@ struct Row {
     about: &'static str,
 }
 
-const ROUTES: [Row; 9] = [
+const ROUTES: [Row; 13] = [
     Row {
         method: "GET",
         path: "/healthz",
@@ -183,6 +176,26 @@ const ROUTES: [Row; 9] = [
         path: "/reload",
         about: "read config and modules anew",
     },
+    Row {
+        method: "GET, POST",
+        path: "/v2/nvcf/functions",
+        about: "all functions; make one",
+    },
+    Row {
+        method: "GET, PUT, DELETE",
+        path: "/v2/nvcf/functions/{id}",
+        about: "one function",
+    },
+    Row {
+        method: "GET, POST",
+        path: "/v2/nvcf/functions/{id}/versions",
+        about: "its versions; make one more",
+    },
+    Row {
+        method: "GET, PUT, DELETE",
+        path: "/v2/nvcf/functions/{id}/versions/{version}",
+        about: "one version",
+    },
 ];
 
 #[async_trait]
@@ -190,6 +203,11 @@ impl ServeHttp for Admin {
     async fn response(&self, session: &mut ServerSession) -> Response<Vec<u8>> {
         let method = session.req_header().method.clone();
         let path = session.req_header().uri.path().to_owned();
+        let content_type = session.req_header().headers.get(CONTENT_TYPE);
+        let is_json = content_type.is_some_and(|value| {
+            let essence = value.as_bytes().split(|b| *b == b';').next();
+            essence.is_some_and(|e| e.trim_ascii().eq_ignore_ascii_case(b"application/json"))
+        });
         let mut body = Vec::new();
         loop {
             match session.read_request_body().await {
@@ -213,36 +231,20 @@ impl ServeHttp for Admin {
                 }
             }
         }
-        self.route(&method, &path, &body).await
+        let path = match path.trim_end_matches('/') {
+            "" => "/",
+            path => path,
+        };
+        let below = path.strip_prefix(functions::PATH);
+        if below.is_some_and(|below| below.is_empty() || below.starts_with('/')) {
+            let request = functions::Request {
+                method: &method,
+                path,
+                is_json,
+                body: &body,
+            };
+            return functions::serve(&self.runtime, &self.asks, request).await;
+        }
+        self.route(&method, path, &body).await
     }
-}
-
-fn json(status: StatusCode, value: &impl Serialize) -> Response<Vec<u8>> {
-    let mut body = serde_json::to_vec_pretty(value).unwrap_or_default();
-    body.push(b'\n');
-    text(status, "application/json", body)
-}
-
-fn plain(status: StatusCode, body: &str) -> Response<Vec<u8>> {
-    text(status, "text/plain; charset=utf-8", body.into())
-}
-
-fn fault(status: StatusCode, code: &str, message: &str) -> Response<Vec<u8>> {
-    json(
-        status,
-        &serde_json::json!({ "error": { "code": code, "message": message } }),
-    )
-}
-
-fn text(status: StatusCode, content_type: &'static str, body: Vec<u8>) -> Response<Vec<u8>> {
-    let length = body.len();
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    response
-        .headers_mut()
-        .insert(CONTENT_TYPE, http::HeaderValue::from_static(content_type));
-    response
-        .headers_mut()
-        .insert(CONTENT_LENGTH, http::HeaderValue::from(length));
-    response
 }

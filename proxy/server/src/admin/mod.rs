@@ -1,8 +1,11 @@
 //! The admin listener: health, metrics, the live configuration and what it is made of.
 
+mod answer;
 mod app;
 mod clusters;
 mod config;
 mod filters;
+mod functions;
 
 pub(crate) use app::Admin;
+pub(crate) use functions::PATH as FUNCTIONS_PATH;

@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
-use weir_config::{Config, ConfigError};
+use weir_config::{Config, ConfigError, Sources};
 
 use crate::compile::{Compiler, Origin, located};
+use crate::reload::edit::{Edited, Editor, replace};
 use crate::reload::history::{Rejected, unix_ms};
 use crate::reload::watch::{Fingerprints, SETTLE, SETTLE_LOOKS_MAX, files};
 use crate::runtime::Runtime;
@@ -31,6 +32,13 @@ pub(crate) enum Ask {
         number: Option<u64>,
         /// Who wants to know.
         reply: Option<oneshot::Sender<Reply>>,
+    },
+    /// Change a file of the configuration, and make that live.
+    Edit {
+        /// Works out the change.
+        editor: Editor,
+        /// Who wants to know.
+        reply: oneshot::Sender<Edited>,
     },
     /// A filter of the live configuration has tripped its breaker.
     Tripped {
@@ -122,6 +130,10 @@ impl Reloader {
                     let outcome = self.roll_back(number, "rollback");
                     answer(reply, outcome);
                 }
+                Ask::Edit { editor, reply } => {
+                    // Whoever asked may be gone.
+                    _ = reply.send(self.edit(editor).await);
+                }
                 Ask::Tripped { filter } => self.tripped(&filter),
             }
         }
@@ -166,16 +178,7 @@ impl Reloader {
             let loaded = load(&file, &origin, &mut prints);
             let (watched, seen) = (loaded.watched, loaded.seen);
             let compiled = loaded.config.and_then(|(config, text)| {
-                let live = runtime.snapshot();
-                let compiler = Compiler {
-                    host: &runtime.host,
-                    fleet: &runtime.fleet,
-                    origin: &origin,
-                    previous: Some(&live),
-                };
-                let snapshot = compiler.compile(config, Arc::from(text), number)?;
-                renew(&certificates, &snapshot, &origin)?;
-                Ok::<_, Vec<ConfigError>>(snapshot)
+                compile(&runtime, &certificates, &origin, config, text, number)
             });
             (prints, watched, seen, compiled)
         });
@@ -193,6 +196,44 @@ impl Reloader {
         match compiled {
             Ok(snapshot) => self.go_live(Arc::new(snapshot), why),
             Err(errors) => self.reject(errors.iter().map(ToString::to_string).collect()),
+        }
+    }
+
+    /// Carries an edit out: what it makes is compiled before it is written.
+    async fn edit(&mut self, editor: Editor) -> Edited {
+        let Some(file) = self.file.clone() else {
+            return Edited::NoFile;
+        };
+        let print = self.fingerprint();
+        if self.runtime.history.lock().bad == Some(print) {
+            return Edited::RolledBack;
+        }
+        let runtime = Arc::clone(&self.runtime);
+        let number = self.number + 1;
+        let certificates = self.certificates.clone();
+        let mut prints = std::mem::take(&mut self.prints);
+        let worked = tokio::task::spawn_blocking(move || {
+            let written = write(&file, editor, &mut prints, |origin, config, text| {
+                compile(&runtime, &certificates, origin, config, text, number)
+            });
+            (prints, written)
+        });
+        match worked.await {
+            Ok((prints, Ok(written))) => {
+                self.prints = prints;
+                self.watched = written.watched;
+                self.seen = written.seen;
+                let snapshot = Arc::new(written.snapshot);
+                self.go_live(Arc::clone(&snapshot), "functions");
+                Edited::Applied(snapshot)
+            }
+            Ok((prints, Err(why_not))) => {
+                self.prints = prints;
+                why_not
+            }
+            Err(error) => {
+                Edited::Rejected(vec![format!("the config could not be compiled: {error}")])
+            }
         }
     }
 
@@ -330,8 +371,9 @@ struct Loaded {
 fn load(file: &Path, origin: &Origin, prints: &mut Fingerprints) -> Loaded {
     let mut looks = 0;
     loop {
-        let (config, text) = match weir_config::load(file) {
-            Ok(loaded) => loaded,
+        let read = Sources::read(file).and_then(|sources| Ok((sources.parse()?, sources)));
+        let (config, sources) = match read {
+            Ok(read) => read,
             Err(errors) => {
                 return Loaded {
                     config: Err(errors),
@@ -344,16 +386,74 @@ fn load(file: &Path, origin: &Origin, prints: &mut Fingerprints) -> Loaded {
         let seen = prints.of(&watched);
         looks += 1;
         // Otherwise one was written in between, and the fingerprint is not of what was read.
-        let now = weir_config::load(file);
-        let same = now.is_ok_and(|now| now.0 == config && now.1 == text);
+        let same = Sources::read(file).is_ok_and(|now| now == sources);
         if same || looks >= SETTLE_LOOKS_MAX {
             return Loaded {
-                config: Ok((config, text)),
+                config: Ok((config, sources.text)),
                 watched: Some(watched),
                 seen,
             };
         }
     }
+}
+
+fn compile(
+    runtime: &Runtime,
+    certificates: &BTreeMap<String, Arc<LiveCertificate>>,
+    origin: &Origin,
+    config: Config,
+    text: String,
+    number: u64,
+) -> Result<Snapshot, Vec<ConfigError>> {
+    let live = runtime.snapshot();
+    let compiler = Compiler {
+        host: &runtime.host,
+        fleet: &runtime.fleet,
+        origin,
+        previous: Some(&live),
+    };
+    let snapshot = compiler.compile(config, Arc::from(text), number)?;
+    renew(certificates, &snapshot, origin)?;
+    Ok(snapshot)
+}
+
+/// An edit that is on disk.
+struct Written {
+    snapshot: Snapshot,
+    watched: Vec<PathBuf>,
+    seen: [u8; 32],
+}
+
+fn write(
+    file: &Path,
+    editor: Editor,
+    prints: &mut Fingerprints,
+    compile: impl FnOnce(&Origin, Config, String) -> Result<Snapshot, Vec<ConfigError>>,
+) -> Result<Written, Edited> {
+    let mut sources = Sources::read(file).map_err(Edited::rejected)?;
+    let config = sources.parse().map_err(Edited::rejected)?;
+    let change = editor(&sources, &config).ok_or(Edited::Unwilling)?;
+    let (path, before, text) = change.put(&mut sources);
+    let config = sources.parse().map_err(Edited::rejected)?;
+    let origin = Origin::of(file);
+    let watched = files(file, &origin.folder, &config);
+    let others: Vec<PathBuf> = watched
+        .iter()
+        .filter(|watched| **watched != path)
+        .cloned()
+        .collect();
+    let others_before = prints.of(&others);
+    let snapshot = compile(&origin, config, sources.text).map_err(Edited::rejected)?;
+    replace(&path, before.as_deref(), &text)?;
+    // What others changed meanwhile is seen at the next look: nothing has this fingerprint.
+    let alone = prints.of(&others) == others_before
+        && std::fs::read_to_string(&path).is_ok_and(|now| now == text);
+    let seen = if alone { prints.of(&watched) } else { [0; 32] };
+    Ok(Written {
+        snapshot,
+        watched,
+        seen,
+    })
 }
 
 /// Filters that only the history still holds need no more than one instance.

@@ -17,7 +17,7 @@ pub(crate) struct Past {
     pub(crate) since_unix_ms: u64,
     /// What differed from the one before.
     pub(crate) changes: Vec<String>,
-    /// Why it went live: `start`, `file`, `signal`, `api`, `rollback`.
+    /// Why it went live: `start`, `file`, `signal`, `api`, `functions`, `rollback`, `breaker`.
     pub(crate) why: &'static str,
 }
 

@@ -155,7 +155,8 @@ pub(crate) fn request_id(head: &RequestHeader) -> Arc<str> {
     }
 }
 
-fn uuid_v4(random: u128) -> String {
+/// A UUID of version 4 made of random bits.
+pub(crate) fn uuid_v4(random: u128) -> String {
     // RFC 9562, 5.4: version 4, variant 10. Written by hand: it is made for every request.
     let bits = (random & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
     let mut text = String::with_capacity(36);
