@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::cli::output::{self, complain, misused, say};
-use crate::cli::{check, compile, filter, init, run, simulate};
+use crate::cli::{check, compile, filter, function, init, run, simulate};
 
 /// An LLM gateway whose decisions are made by Wasm filters.
 ///
@@ -33,6 +33,9 @@ enum Command {
     /// Write, build, test and look into filters
     #[command(subcommand)]
     Filter(filter::FilterCommand),
+    /// Make, change, show and delete the functions of a running gateway
+    #[command(subcommand)]
+    Function(function::FunctionCommand),
 }
 
 /// Runs the command line of this process. 0: done; 1: errors were found; 2: it cannot be done.
@@ -59,6 +62,7 @@ pub fn main() -> ExitCode {
         Command::Compile(args) => compile::compile(args),
         Command::Simulate(args) => simulate::simulate(args),
         Command::Filter(command) => filter::run(command),
+        Command::Function(command) => function::run(command),
     }
 }
 

@@ -16,4 +16,6 @@ mod simulate;
 
 mod filter;
 
+mod function;
+
 pub use command_line::main;
