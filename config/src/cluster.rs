@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::field::{Field, TIME_MS};
+use crate::filter::header;
 use crate::reader::Table;
 use crate::secret::Secret;
 
@@ -27,10 +28,17 @@ pub struct ClusterTable {
     pub idle_timeout_ms: u64,
     /// Further candidates tried while nothing has reached the caller.
     pub retries: u32,
-    /// Sent upstream as `Authorization: Bearer` in the place of the caller's key.
+    /// Sent upstream in the place of the caller's key.
     pub api_key: Option<Secret>,
+    /// The header it is sent in: as `Bearer` in `authorization`, alone in any other.
+    pub api_key_header: String,
     /// Whether the caller's `Authorization` goes upstream. Not together with `api_key`.
     pub pass_authorization: bool,
+    /// Whether the endpoints are request routers of NVCF's kind, which are told the model, the
+    /// routing method, the affinity key, the estimate and the priority in headers.
+    pub router_headers: bool,
+    /// Callers' headers that go upstream beside those that APIs use; `*`: all.
+    pub forward_headers: Vec<String>,
     /// Active health checks; without them only failures of requests count.
     pub health: Option<HealthTable>,
     /// When an endpoint that fails is left out for a time.
@@ -130,7 +138,10 @@ impl ClusterTable {
             idle_timeout_ms,
             retries: table.or("retries", 2, |f| f.integer(0..=16)),
             api_key: table.optional("api_key", Field::secret),
+            api_key_header: table.or("api_key_header", "authorization".into(), one_header),
             pass_authorization: table.or("pass_authorization", false, Field::flag),
+            router_headers: table.or("router_headers", false, Field::flag),
+            forward_headers: table.or("forward_headers", Vec::new(), |f| f.list(header)),
             health: table.optional("health", |f| f.table().map(HealthTable::read)),
             ejection: table.below("ejection", EjectionTable::default(), EjectionTable::read),
             max_concurrency: table.or("max_concurrency", 0, |f| f.integer(0..=1_000_000)),
@@ -145,6 +156,14 @@ impl ClusterTable {
         }
         table.finish();
         read
+    }
+}
+
+/// One header name; `*` names none.
+fn one_header(field: &Field<'_>) -> Option<String> {
+    match header(field)?.as_str() {
+        "*" => field.error("`*` is not a header name".into(), "name one header"),
+        name => Some(name.to_owned()),
     }
 }
 

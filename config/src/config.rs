@@ -19,7 +19,7 @@ use crate::reader::Table;
 use crate::references;
 use crate::report::Report;
 use crate::route::RouteTable;
-use crate::server::{AdminTable, LimitsTable, LogTable, ReloadTable, ServerTable};
+use crate::server::{AdminTable, LimitsTable, LogTable, ReloadTable, ServerTable, StreamsTable};
 use crate::simulator::SimulatorTable;
 
 /// The commented reference file, which is also the default configuration.
@@ -61,6 +61,8 @@ pub struct Config {
     pub routes: Vec<RouteTable>,
     /// `[limits]`.
     pub limits: LimitsTable,
+    /// `[streams]`.
+    pub streams: StreamsTable,
     /// `[reload]`.
     pub reload: ReloadTable,
 }
@@ -166,6 +168,7 @@ impl Config {
                 f.list(|f| f.table().map(RouteTable::read))
             }),
             limits: root.below("limits", LimitsTable::default(), LimitsTable::read),
+            streams: root.below("streams", StreamsTable::default(), StreamsTable::read),
             reload: root.below("reload", ReloadTable::default(), ReloadTable::read),
         };
         root.finish();

@@ -277,7 +277,7 @@ impl Grants {
 }
 
 /// A header field name (RFC 9110 5.6.2), in lower case, or `*`.
-fn header(field: &Field<'_>) -> Option<String> {
+pub(crate) fn header(field: &Field<'_>) -> Option<String> {
     let text = field.name()?;
     let token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     if text.bytes().all(token) && (text == "*" || !text.contains('*')) {

@@ -44,7 +44,9 @@ pub use pipeline::PipelineTable;
 pub use rate_limit::{RATE_LIMIT_BUDGET_MAX, parse_token_rate_limit};
 pub use route::RouteTable;
 pub use secret::Secret;
-pub use server::{AdminTable, LimitsTable, LogFormat, LogTable, ReloadTable, ServerTable};
+pub use server::{
+    AdminTable, LimitsTable, LogFormat, LogTable, ReloadTable, ServerTable, StreamsTable,
+};
 pub use show::masked;
 pub use simulator::SimulatorTable;
 pub use sources::{Sources, load};

@@ -167,6 +167,42 @@ impl LimitsTable {
     }
 }
 
+/// `[streams]`: what keeps streamed answers alive and whole. Live, for new exchanges.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct StreamsTable {
+    /// After how long a silence a caller that waits for events gets an SSE comment, in
+    /// milliseconds; 0: never. The first one sends the head of the answer, too.
+    pub comment_interval_ms: u64,
+    /// Whether the first events are held until one says something, so that another endpoint can
+    /// be asked when it is an error.
+    pub hold_first_event: bool,
+}
+
+impl Default for StreamsTable {
+    fn default() -> Self {
+        Self {
+            comment_interval_ms: 10_000,
+            hold_first_event: true,
+        }
+    }
+}
+
+impl StreamsTable {
+    pub(crate) fn read(mut table: Table<'_>) -> Self {
+        let default = Self::default();
+        let read = Self {
+            comment_interval_ms: table.or(
+                "comment_interval_ms",
+                default.comment_interval_ms,
+                |f| f.integer(0..=*TIME_MS.end()),
+            ),
+            hold_first_event: table.or("hold_first_event", default.hold_first_event, Field::flag),
+        };
+        table.finish();
+        read
+    }
+}
+
 /// `[reload]`: how changes of this file, key files, certificates and filter modules are taken
 /// over. Live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

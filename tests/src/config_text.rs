@@ -17,7 +17,8 @@ pub struct ConfigText {
 }
 
 impl ConfigText {
-    /// Model `demo/sim`, answered by these endpoints in turn.
+    /// Model `demo/sim`, answered by these endpoints in turn. They get all headers of callers: the
+    /// simulator and scripts are told by some what to do.
     pub fn new(endpoints: &[SocketAddr]) -> Self {
         Self {
             endpoints: endpoints.to_vec(),
@@ -69,7 +70,7 @@ impl ConfigText {
         // Writing to a string cannot fail.
         _ = write!(
             text,
-            "[clusters.sim]\nendpoints = [{}]\n",
+            "[clusters.sim]\nendpoints = [{}]\nforward_headers = [\"*\"]\n",
             quoted.join(", ")
         );
         append(&mut text, &self.cluster);
@@ -106,7 +107,8 @@ listen = "{listen}"
 "#;
 
 /// The key is the one of the demo config, by its hash. The filters have more time than by default:
-/// it is measured by the clock on the wall, and the tests keep every core busy.
+/// it is measured by the clock on the wall, and the tests keep every core busy. Requests that name
+/// no conversation belong to none, or most tests would see one backend only.
 const MIDDLE: &str = r#"
 [[key_tables.demo.keys]]
 id = "demo"
@@ -126,6 +128,7 @@ grants = { limiters = true }
 [filters.session-affinity]
 module = "builtin:session-affinity"
 limits = { request_ms = 2000, event_ms = 2000, init_ms = 10000 }
+config = { sources = ["prompt_cache_key", "conversation_id", "session_header"] }
 grants = { read_headers = ["x-multi-turn-session-id"], write_headers = ["x-multi-turn-session-id"] }
 [filters.routing-method]
 module = "builtin:routing-method"
@@ -153,7 +156,7 @@ mod tests {
             .text();
         for expected in [
             "listen = \"{listen}\"\nh2c = true\n",
-            "endpoints = [\"127.0.0.1:1\"]\nretries = 7\n",
+            "endpoints = [\"127.0.0.1:1\"]\nforward_headers = [\"*\"]\nretries = 7\n",
             "upstream_model = \"sim\"\ntoken_rate_limit = \"1-W\"\n[limits]\nbody_max_bytes = 10\n",
         ] {
             assert!(text.contains(expected), "{expected} in:\n{text}");

@@ -323,7 +323,6 @@ async fn an_event_without_end() {
 #[tokio::test]
 async fn a_stream_that_ends_without_an_end() {
     let cases = [
-        ("nothing at all", String::new()),
         ("no finish", delta("a")),
         (
             "an event cut in the middle",
@@ -332,9 +331,7 @@ async fn a_stream_that_ends_without_an_end() {
     ];
     for (what, stream) in cases {
         let mut bytes = STREAM_HEAD.as_bytes().to_vec();
-        if !stream.is_empty() {
-            bytes.extend_from_slice(&chunk(&stream));
-        }
+        bytes.extend_from_slice(&chunk(&stream));
         bytes.extend_from_slice(LAST_CHUNK.as_bytes());
         let upstream = Upstream::fixed(bytes).await;
         let gateway = Gateway::start(&ConfigText::new(&[upstream.address()]).text()).await;
@@ -346,6 +343,17 @@ async fn a_stream_that_ends_without_an_end() {
             answer.text()
         );
     }
+}
+
+#[tokio::test]
+async fn a_stream_that_says_nothing() {
+    let mut bytes = STREAM_HEAD.as_bytes().to_vec();
+    bytes.extend_from_slice(LAST_CHUNK.as_bytes());
+    let upstream = Upstream::fixed(bytes).await;
+    let gateway = Gateway::start(&ConfigText::new(&[upstream.address()]).text()).await;
+    let answer = send(gateway.address(), chat(r#""stream":true"#)).await;
+    assert_eq!(answer.status, 502, "{}", answer.text());
+    assert_eq!(answer.json()["error"]["code"], "upstream_disconnected");
 }
 
 #[tokio::test]

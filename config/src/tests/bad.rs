@@ -227,7 +227,7 @@ max_percent = 101"#,
 5:7: clusters.d.tls.sni: missing key `sni`; add sni = "api.example.com"
 7:13: clusters.e.endpoints: names `h:1` twice; remove one; use `weight` for a larger share
 9:22: clusters.e.pass_authorization: the caller's key and `api_key` cannot both be sent; remove `pass_authorization` or `api_key`
-10:1: clusters.e.retry: unknown key `retry`; remove it or use one of: endpoints, connect_timeout_ms, first_byte_timeout_ms, between_bytes_timeout_ms, write_timeout_ms, idle_timeout_ms, tls, http2, retries, api_key, pass_authorization, health, ejection, max_concurrency
+10:1: clusters.e.retry: unknown key `retry`; remove it or use one of: endpoints, connect_timeout_ms, first_byte_timeout_ms, between_bytes_timeout_ms, write_timeout_ms, idle_timeout_ms, tls, http2, retries, api_key, api_key_header, pass_authorization, router_headers, forward_headers, health, ejection, max_concurrency
 11:11: clusters.f.endpoints: missing key `endpoints`; add endpoints = ["127.0.0.1:8000"]
 12:8: clusters.f.health.path: `health` is not a path; start it with `/`
 14:15: clusters.f.ejection.max_percent: 101 is out of range; write a number from 0 to 100"#,

@@ -55,11 +55,11 @@ impl Route for RoutingMethod {
             0 => Vec::new(),
             _ => candidates::excluded(),
         };
-        if self.sticky && routing.affinity_hash != 0 {
-            return sticky::pick(routing.affinity_hash, &tried).into();
-        }
         let weights = self.weights.of(&routing, Weights::of);
         let count = routing.candidates;
+        if self.sticky && routing.affinity_hash != 0 {
+            return sticky::pick(routing.affinity_hash, &weights, count, &tried).into();
+        }
         match self.method(&request) {
             Method::RoundRobin => round_robin::pick(&weights, count, &tried),
             Method::Random => random::pick(&weights, count, &tried),
@@ -240,6 +240,34 @@ mod tests {
             .map(|_| choose(&restless, &mut exchange, 7))
             .collect();
         assert_eq!(turns, [Choice::Pick(0), Choice::Pick(1), Choice::Pick(2)]);
+    }
+
+    #[test]
+    fn a_crowd_that_begins_alike_is_spread() {
+        let filter = method("{}");
+        let mut running = [(1, 0), (1, 0), (2, 0)];
+        for arrived in 1..=200 {
+            let mut exchange = exchange(&running);
+            let Choice::Pick(position) = choose(&filter, &mut exchange, 77) else {
+                panic!("nobody was picked");
+            };
+            running[position as usize].1 += 1;
+            let bound = |weight: u32| (1.25 * f64::from(arrived * weight) / 4.0).ceil().max(8.0);
+            let crowded = running
+                .iter()
+                .any(|(weight, running)| f64::from(*running) > bound(*weight));
+            assert!(!crowded, "{running:?}");
+            if arrived == 8 {
+                assert!(
+                    running.iter().any(|(_, running)| *running == 8),
+                    "{running:?}"
+                );
+            }
+        }
+        assert!(
+            running.iter().all(|(_, running)| *running > 8),
+            "{running:?}"
+        );
     }
 
     #[test]

@@ -28,7 +28,9 @@ pub enum Source {
     ConversationId,
     /// The session header.
     SessionHeader,
-    /// The messages or the input.
+    /// How the conversation began.
+    PrefixChain,
+    /// All messages or the whole input.
     InputHash,
     /// Where the caller connects from.
     ClientHash,
@@ -43,6 +45,7 @@ impl Default for Config {
                 Source::PromptCacheKey,
                 Source::ConversationId,
                 Source::SessionHeader,
+                Source::PrefixChain,
                 Source::InputHash,
             ],
             response_header: "x-multi-turn-session-id".to_owned(),
@@ -76,6 +79,7 @@ impl Source {
             SessionSource::PromptCacheKey => Self::PromptCacheKey,
             SessionSource::ConversationId => Self::ConversationId,
             SessionSource::SessionHeader => Self::SessionHeader,
+            SessionSource::PrefixChain => Self::PrefixChain,
             SessionSource::InputHash => Self::InputHash,
             SessionSource::ClientHash => Self::ClientHash,
         }

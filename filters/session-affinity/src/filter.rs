@@ -1,9 +1,6 @@
-//! The two phases: derive the key, tell the caller.
+//! Derives the key and tells the caller.
 
-use weir_sdk::{
-    Affinity, AffinityKey, ConfigError, Edits, Filter, Manifest, OnResponseHeaders, Outcome,
-    RequestView, exchange,
-};
+use weir_sdk::{Affinity, AffinityKey, ConfigError, Filter, Manifest, RequestView, exchange};
 
 use crate::config::{Config, Source};
 use crate::key::Key;
@@ -25,7 +22,6 @@ impl Filter for SessionAffinity {
         .reads_headers(&["x-multi-turn-session-id"])
         .writes_headers(&["x-multi-turn-session-id"])
         .affinity_needs_session_key()
-        .response_headers_after_scratch()
     }
 
     fn validate(config: &Config) -> Vec<ConfigError> {
@@ -56,39 +52,26 @@ impl Affinity for SessionAffinity {
             }
             key
         })?;
-        if !self.config.response_header.is_empty()
-            && let Err(failure) = exchange::set_scratch(key.session.as_bytes())
-        {
-            weir_sdk::warn!("the caller will not be told its session: {failure:?}");
-        }
+        let told = &self.config.response_header;
+        let answer_headers = if told.is_empty() {
+            Vec::new()
+        } else {
+            vec![(told.clone(), key.session.into_bytes())]
+        };
         Some(AffinityKey {
             key: key.key,
             ttl_ms: self.config.ttl_ms,
             strict: self.config.strict,
+            answer_headers,
         })
-    }
-}
-
-impl OnResponseHeaders for SessionAffinity {
-    fn on_response_headers(&self, _status: u16) -> Outcome {
-        if self.config.response_header.is_empty() {
-            return Outcome::Pass;
-        }
-        let session = exchange::scratch();
-        if session.is_empty() {
-            return Outcome::Pass;
-        }
-        Edits::new()
-            .set_header(&self.config.response_header, session)
-            .into()
     }
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, reason = "tests")]
 mod tests {
+    use weir_sdk::SessionSource;
     use weir_sdk::testing::{self, Exchange};
-    use weir_sdk::{HeaderEdit, SessionSource};
 
     use super::*;
 
@@ -99,19 +82,14 @@ mod tests {
         testing::filter(config).unwrap_or_else(|errors| panic!("{config}: {errors:?}"))
     }
 
-    /// The header set on the way back, after the key was derived.
+    /// The header that the answer gets.
     fn told(filter: &SessionAffinity, exchange: &mut Exchange) -> Option<String> {
         let view = exchange.view();
-        exchange.run(|| filter.affinity(view));
-        match exchange.run(|| filter.on_response_headers(200)) {
-            Outcome::Pass => None,
-            Outcome::Edit(edits) => match edits.headers.as_slice() {
-                [HeaderEdit::Set((name, value))] => {
-                    Some(format!("{name}: {}", String::from_utf8_lossy(value)))
-                }
-                other => panic!("{other:?}"),
-            },
-            other => panic!("{other:?}"),
+        let headers = exchange.run(|| filter.affinity(view))?.answer_headers;
+        match headers.as_slice() {
+            [] => None,
+            [(name, value)] => Some(format!("{name}: {}", String::from_utf8_lossy(value))),
+            more => panic!("{more:?}"),
         }
     }
 

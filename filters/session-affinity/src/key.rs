@@ -1,4 +1,4 @@
-//! The affinity key: `mt:v1:session:HEX` or `mt:v1:payload:HEX`.
+//! The affinity key: `mt:v1:session:HEX`, `mt:v1:prefix:HEX` or `mt:v1:payload:HEX`.
 
 use weir_sdk::secrets;
 
@@ -15,17 +15,9 @@ impl Key {
     /// The key of a fact; `None` when the caller's value is not a usable session id.
     pub(crate) fn of(source: Source, value: &str) -> Option<Self> {
         match source {
+            Source::PrefixChain => Some(Self::generated("mt:v1:prefix:", value)),
             Source::InputHash | Source::ClientHash => {
-                let digest = if is_digest(value) {
-                    value.to_owned()
-                } else {
-                    hex_of(value)
-                };
-                let key = ["mt:v1:payload:", &digest].concat();
-                Some(Self {
-                    session: key.clone(),
-                    key,
-                })
+                Some(Self::generated("mt:v1:payload:", value))
             }
             Source::SessionHeader if is_key(value.trim()) => {
                 let key = value.trim().to_owned();
@@ -41,6 +33,20 @@ impl Key {
                     session: session.to_owned(),
                 })
             }
+        }
+    }
+
+    /// A key that no caller named: sending it back in the header is what keeps it.
+    fn generated(kind: &str, value: &str) -> Self {
+        let digest = if is_digest(value) {
+            value.to_owned()
+        } else {
+            hex_of(value)
+        };
+        let key = [kind, &digest].concat();
+        Self {
+            session: key.clone(),
+            key,
         }
     }
 }
@@ -87,17 +93,19 @@ mod tests {
 
     #[test]
     fn keys_of_facts() {
-        let (session, payload) = (
+        let (session, prefix, payload) = (
             format!("mt:v1:session:{ABC}"),
+            format!("mt:v1:prefix:{ABC}"),
             format!("mt:v1:payload:{ABC}"),
         );
         let long = "x".repeat(257);
-        let table: [(Source, &str, Option<(&str, &str)>); 13] = [
+        let table: [(Source, &str, Option<(&str, &str)>); 14] = [
             (Source::PromptCacheKey, "abc", Some((&session, "abc"))),
             (Source::ConversationId, "abc", Some((&session, "abc"))),
             (Source::SessionHeader, " abc ", Some((&session, "abc"))),
             (Source::SessionHeader, &payload, Some((&payload, &payload))),
             (Source::SessionHeader, &session, Some((&session, &session))),
+            (Source::PrefixChain, ABC, Some((&prefix, &prefix))),
             (Source::InputHash, "abc", Some((&payload, &payload))),
             (Source::InputHash, ABC, Some((&payload, &payload))),
             (Source::ClientHash, "abc", Some((&payload, &payload))),

@@ -7,4 +7,4 @@ mod key;
 pub use config::{Config, Source};
 pub use filter::SessionAffinity;
 
-weir_sdk::export!(SessionAffinity: Affinity, OnResponseHeaders);
+weir_sdk::export!(SessionAffinity: Affinity);

@@ -195,6 +195,7 @@ impl Bench {
             path: "/v1/chat/completions".to_owned(),
             query: None,
             headers,
+            edited_headers: Vec::new(),
             peer: None,
             sni: None,
             body: Bytes::from_static(BODY.as_bytes()),

@@ -186,6 +186,7 @@ pub(crate) fn facts(deed: Deed) -> Box<Facts> {
         path: String::new(),
         query: None,
         headers: HeaderMap::new(),
+        edited_headers: Vec::new(),
         peer: None,
         sni: None,
         body: bytes::Bytes::new(),

@@ -103,6 +103,12 @@ impl Chain {
         }
     }
 
+    /// Whether any filter derives affinity keys.
+    #[must_use]
+    pub fn wants_affinity(&self) -> bool {
+        !self.affinity.is_empty()
+    }
+
     /// Before the body is read.
     pub async fn request_headers(&self, facts: Box<Facts>) -> (Box<Facts>, Result<(), Stop>) {
         Self::outcomes(&self.request_headers, facts, |filter, facts| {

@@ -78,6 +78,7 @@ fn facts(session_keys: Vec<SessionKey>, scratch: Scratch<'_>) -> Box<Facts> {
         path: String::new(),
         query: None,
         headers: HeaderMap::new(),
+        edited_headers: Vec::new(),
         peer: None,
         sni: None,
         body: Bytes::new(),

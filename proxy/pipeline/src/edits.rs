@@ -40,6 +40,18 @@ pub struct EditGrants {
     pub edits_max: usize,
 }
 
+impl EditGrants {
+    /// Whether the header of this name, in lower case, may be written.
+    #[must_use]
+    pub fn allows_header(&self, name: &str) -> bool {
+        !NEVER_WRITABLE.contains(&name)
+            && self
+                .write_headers
+                .iter()
+                .any(|granted| granted == "*" || granted.eq_ignore_ascii_case(name))
+    }
+}
+
 /// Which headers edits are about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -139,7 +151,14 @@ pub fn apply(
     }
     match (side, facts.response.as_mut()) {
         (Side::Response, Some(response)) => apply_headers(edits.headers, &mut response.headers),
-        _ => apply_headers(edits.headers, &mut facts.headers),
+        _ => {
+            let set = edits.headers.iter().filter_map(|edit| match edit {
+                HeaderEdit::Set(name, _) | HeaderEdit::Append(name, _) => Some(name.clone()),
+                HeaderEdit::Remove(_) => None,
+            });
+            facts.edited_headers.extend(set);
+            apply_headers(edits.headers, &mut facts.headers);
+        }
     }
     Ok(())
 }
@@ -148,7 +167,7 @@ fn check(edits: &Edits, grants: &EditGrants, side: Side) -> Result<(), EditError
     for edit in &edits.headers {
         let (HeaderEdit::Set(name, _) | HeaderEdit::Append(name, _) | HeaderEdit::Remove(name)) =
             edit;
-        if !header_granted(name.as_str(), grants) {
+        if !grants.allows_header(name.as_str()) {
             return Err(EditError::NoGrant {
                 what: "header",
                 name: name.to_string(),
@@ -171,14 +190,6 @@ fn check(edits: &Edits, grants: &EditGrants, side: Side) -> Result<(), EditError
         }),
         _ => Ok(()),
     }
-}
-
-fn header_granted(name: &str, grants: &EditGrants) -> bool {
-    !NEVER_WRITABLE.contains(&name)
-        && grants
-            .write_headers
-            .iter()
-            .any(|granted| granted == "*" || granted.eq_ignore_ascii_case(name))
 }
 
 fn json_granted(pointer: &str, grants: &EditGrants) -> bool {

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderName, Method, StatusCode};
 use weir_routing::CandidateSet;
 
 use crate::attributes::Attributes;
@@ -35,6 +35,8 @@ pub enum SessionSource {
     ConversationId,
     /// Header `x-multi-turn-session-id`.
     SessionHeader,
+    /// SHA-256 of how the conversation began, in hexadecimal.
+    PrefixChain,
     /// SHA-256 of the messages or input, in hexadecimal.
     InputHash,
 }
@@ -44,7 +46,7 @@ pub enum SessionSource {
 pub struct SessionKey {
     /// Where it was found.
     pub source: SessionSource,
-    /// The value as found (for [`SessionSource::InputHash`]: the hash).
+    /// The value as found; of the last two sources the hash.
     pub value: String,
     /// 53-bit xxh3 of the value.
     pub hash: u64,
@@ -79,6 +81,8 @@ pub struct Facts {
     pub query: Option<String>,
     /// Request headers as they will go upstream; request phases edit these.
     pub headers: HeaderMap,
+    /// Those that filters have set: they go upstream whatever they are.
+    pub edited_headers: Vec<HeaderName>,
     /// The caller's address.
     pub peer: Option<SocketAddr>,
     /// Server name asked for in the TLS handshake.

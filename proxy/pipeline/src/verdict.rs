@@ -61,6 +61,8 @@ pub struct Affinity {
     pub ttl_ms: u32,
     /// `true`: rather refuse than go to another backend.
     pub strict: bool,
+    /// For the answer: what tells the caller which session to send back.
+    pub answer_headers: Vec<(HeaderName, HeaderValue)>,
 }
 
 /// What `route` returns.

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::header::AUTHORIZATION;
+use http::{HeaderName, HeaderValue};
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::HttpPeer;
 use weir_config::{
@@ -263,14 +264,8 @@ impl Compiler<'_> {
                     }
                 }
             }
-            let authorization = table.api_key.as_ref().map(|key| {
-                HeaderValue::try_from(format!("Bearer {}", key.reveal())).map(|mut value| {
-                    value.set_sensitive(true);
-                    value
-                })
-            });
-            let authorization = match authorization.transpose() {
-                Ok(authorization) => authorization,
+            let credential = match credential(table).transpose() {
+                Ok(credential) => credential,
                 Err(_) => {
                     let key = format!("clusters.{name}.api_key");
                     errors.push(self.error(
@@ -284,7 +279,7 @@ impl Compiler<'_> {
             };
             upstreams.insert(
                 name.clone(),
-                Arc::new(upstream(self.fleet, name, table, targets, authorization)),
+                Arc::new(upstream(self.fleet, name, table, targets, credential)),
             );
         }
         upstreams
@@ -406,6 +401,22 @@ fn settings(model: &ModelTable) -> ModelSettings {
     }
 }
 
+/// A cluster's own key as a header.
+fn credential(table: &ClusterTable) -> Option<Result<(HeaderName, HeaderValue), http::Error>> {
+    let key = table.api_key.as_ref()?.reveal();
+    let header = || {
+        let name = HeaderName::try_from(&table.api_key_header)?;
+        let mut value = if name == AUTHORIZATION {
+            HeaderValue::try_from(format!("Bearer {key}"))?
+        } else {
+            HeaderValue::try_from(key)?
+        };
+        value.set_sensitive(true);
+        Ok((name, value))
+    };
+    Some(header())
+}
+
 /// An error placed in the file.
 pub(crate) fn located(
     text: &str,
@@ -430,7 +441,7 @@ fn upstream(
     name: &str,
     table: &ClusterTable,
     targets: Vec<Target>,
-    authorization: Option<HeaderValue>,
+    credential: Option<(HeaderName, HeaderValue)>,
 ) -> Upstream {
     let ejection = EjectionPolicy {
         consecutive_failures: table.ejection.consecutive_failures,
@@ -452,7 +463,7 @@ fn upstream(
         name: Arc::from(name),
         cluster: fleet.cluster(&spec),
         targets,
-        authorization,
+        credential,
         pass_authorization: table.pass_authorization,
         retries: table.retries,
         ejection,

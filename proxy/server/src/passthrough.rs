@@ -187,8 +187,8 @@ impl Passage {
             request.remove_header("x-api-key");
             request.remove_header(&COOKIE);
         }
-        if let Some(authorization) = &self.upstream.authorization {
-            request.insert_header(AUTHORIZATION, authorization.clone())?;
+        if let Some((name, key)) = &self.upstream.credential {
+            request.insert_header(name.clone(), key.clone())?;
         }
         request.insert_header(X_REQUEST_ID, &*self.exchange.request_id)?;
         if let Some(path) = &self.path {

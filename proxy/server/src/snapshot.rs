@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use pingora::upstreams::peer::HttpPeer;
 use weir_config::{ClusterTable, Config, RouteTable};
 use weir_host::{KeyTables, WasmFilter};
@@ -100,8 +100,8 @@ pub(crate) struct Upstream {
     pub(crate) cluster: Arc<Cluster>,
     /// How each backend is dialled, by [`weir_routing::Candidate::index`].
     pub(crate) targets: Vec<Target>,
-    /// The cluster's own credential.
-    pub(crate) authorization: Option<HeaderValue>,
+    /// The cluster's own credential, and the header it goes in.
+    pub(crate) credential: Option<(HeaderName, HeaderValue)>,
     /// Whether the caller's credential goes upstream.
     pub(crate) pass_authorization: bool,
     /// Further candidates tried.

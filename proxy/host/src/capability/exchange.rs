@@ -217,6 +217,7 @@ fn session_key(key: &facts::SessionKey) -> SessionKey {
             facts::SessionSource::PromptCacheKey => SessionSource::PromptCacheKey,
             facts::SessionSource::ConversationId => SessionSource::ConversationId,
             facts::SessionSource::SessionHeader => SessionSource::SessionHeader,
+            facts::SessionSource::PrefixChain => SessionSource::PrefixChain,
             facts::SessionSource::InputHash => SessionSource::InputHash,
         },
         value: key.value.clone(),

@@ -34,6 +34,7 @@ fn facts() -> Box<Facts> {
         path: "/v1/chat/completions".into(),
         query: None,
         headers,
+        edited_headers: Vec::new(),
         peer: None,
         sni: None,
         body: Bytes::from_static(br#"{"model":"f/m","a":{"b":[1,2]}}"#),

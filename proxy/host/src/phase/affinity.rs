@@ -29,11 +29,16 @@ impl Phase for Affine {
         (view_of(facts),)
     }
 
-    fn lift(&self, _: &mut Lifting<'_>, (affinity,): Self::Return) -> Result<Self::Verdict, Fault> {
+    fn lift(
+        &self,
+        lifting: &mut Lifting<'_>,
+        (affinity,): Self::Return,
+    ) -> Result<Self::Verdict, Fault> {
         let Some(Affinity {
             key,
             ttl_ms,
             strict,
+            answer_headers,
         }) = affinity
         else {
             return Ok(None);
@@ -51,6 +56,7 @@ impl Phase for Affine {
             hash,
             ttl_ms,
             strict,
+            answer_headers: lifting.answer_headers(answer_headers)?,
         }))
     }
 }

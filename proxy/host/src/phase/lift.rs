@@ -107,6 +107,26 @@ impl Lifting<'_> {
         })
     }
 
+    /// Headers for the answer, from a phase that has no edits.
+    pub(super) fn answer_headers(
+        &self,
+        from: Vec<types::Header>,
+    ) -> Result<Vec<(HeaderName, HeaderValue)>, Fault> {
+        let (count, max) = (from.len(), self.edit_grants.edits_max);
+        if count > max {
+            return Err(edits::EditError::TooMany { count, max }.into());
+        }
+        let granted = |(name, value): types::Header| {
+            let name = header_name(&name)?;
+            if !self.edit_grants.allows_header(name.as_str()) {
+                let (what, name) = ("header", name.to_string());
+                return Err(edits::EditError::NoGrant { what, name }.into());
+            }
+            header_value(&name, &value).map(|value| (name, value))
+        };
+        from.into_iter().map(granted).collect()
+    }
+
     /// A caller described by the guest.
     pub(super) fn principal(&self, from: types::Principal) -> Result<Arc<Principal>, Fault> {
         let long = |text: &String| text.len() > PRINCIPAL_TEXT_MAX;

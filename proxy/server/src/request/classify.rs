@@ -8,17 +8,13 @@ use bytes::{Bytes, BytesMut};
 use pingora::protocols::http::ServerSession;
 use weir_dialect::{Api, Peek, normal_routing_key, peek, split_model};
 use weir_pipeline::attributes::Attributes;
-use weir_pipeline::facts::{Facts, SessionKey, SessionSource};
+use weir_pipeline::facts::Facts;
 use weir_pipeline::view::{RequestView, Traits};
 
 use crate::request::exchange::{Call, Exchange};
-use crate::request::headers;
+use crate::request::headers::{self, X_PRIORITY};
 use crate::request::refuse::Refusal;
-
-/// Header that names the conversation.
-const SESSION_HEADER: &str = "x-multi-turn-session-id";
-/// Longest session id, in bytes (the documented limit of NVCF's gateway).
-const SESSION_ID_MAX: usize = 256;
+use crate::request::sessions::session_keys;
 
 /// Reads the whole body, bounded by `limits.body_max_bytes`.
 pub(crate) async fn read_body(
@@ -97,6 +93,9 @@ pub(crate) fn classify(
     if exchange.api == Api::Models {
         return Ok(());
     }
+    if downstream.req_header().headers.contains_key(&X_PRIORITY) {
+        return Err(Refusal::reserved_header("X-Priority"));
+    }
     let peek = peek(exchange.api, body).map_err(|error| Refusal::bad_body(&error))?;
     let (function, model) = split_model(&peek.model).map_err(Refusal::bad_model)?;
     let function = normal_routing_key(function);
@@ -108,11 +107,17 @@ pub(crate) fn classify(
             exchange.api.path(),
         ));
     }
+    let mut named = Ok(());
     if let Some(facts) = &mut exchange.facts {
         describe(facts, &peek, &target);
+        let generated = target.chain.wants_affinity();
+        named = session_keys(exchange.api, &peek, &facts.headers, body, generated).map(|keys| {
+            facts.view.session_hash = keys.first().map_or(0, |key| key.hash);
+            facts.session_keys = keys;
+        });
     }
     exchange.call = Some(Call { peek, target });
-    Ok(())
+    named.map_err(|error| Refusal::bad_session(&error))
 }
 
 /// What filters see of a request before its body is understood.
@@ -131,6 +136,7 @@ pub(crate) fn facts(exchange: &Exchange, downstream: &ServerSession, body: &Byte
         path: head.uri.path().to_owned(),
         query: head.uri.query().map(str::to_owned),
         headers: headers::inbound(head),
+        edited_headers: Vec::new(),
         peer: peer(downstream),
         sni: None,
         body: body.clone(),
@@ -158,7 +164,6 @@ fn describe(facts: &mut Facts, peek: &Peek, target: &crate::snapshot::ModelTarge
     facts.routing_key = Arc::clone(&target.routing_key);
     facts.model = Arc::clone(&target.model);
     facts.settings.clone_from(&target.settings);
-    facts.session_keys = session_keys(peek, facts);
     let view = &mut facts.view;
     view.traits = Traits {
         streaming: peek.stream,
@@ -174,41 +179,6 @@ fn describe(facts: &mut Facts, peek: &Peek, target: &crate::snapshot::ModelTarge
     view.settings = target.settings_id;
     view.est_input_tokens = peek.est_input_tokens;
     view.max_output_tokens = peek.max_output_tokens;
-    view.session_hash = facts.session_keys.first().map_or(0, |key| key.hash);
-}
-
-/// Strongest first: the body's keys, then the header. Ids that break the documented rule (at most
-/// 256 bytes, no control bytes) count as absent.
-fn session_keys(peek: &Peek, facts: &Facts) -> Vec<SessionKey> {
-    let valid = |value: &str| {
-        !value.is_empty()
-            && value.len() <= SESSION_ID_MAX
-            && !value.bytes().any(|b| b < 0x20 || b == 0x7f)
-    };
-    let key = |source, value: &str| SessionKey {
-        source,
-        value: value.to_owned(),
-        hash: weir_host::hash53(value.as_bytes()),
-    };
-    let mut keys = Vec::new();
-    for found in &peek.session {
-        let source = match found.source {
-            weir_dialect::SessionSource::PromptCacheKey => SessionSource::PromptCacheKey,
-            weir_dialect::SessionSource::ConversationId => SessionSource::ConversationId,
-        };
-        if valid(&found.value) {
-            keys.push(key(source, &found.value));
-        }
-    }
-    let header = facts
-        .headers
-        .get(SESSION_HEADER)
-        .and_then(|value| value.to_str().ok())
-        .map(str::trim);
-    if let Some(value) = header.filter(|value| valid(value)) {
-        keys.push(key(SessionSource::SessionHeader, value));
-    }
-    keys
 }
 
 fn peer(downstream: &ServerSession) -> Option<SocketAddr> {

@@ -63,6 +63,8 @@ pub(crate) struct Progress {
     pub(crate) upstream_status: Option<u16>,
     /// The status the caller saw, 0 = none yet.
     pub(crate) status: u16,
+    /// The head of a stream has been sent: what goes wrong is told by an event.
+    pub(crate) head_sent: bool,
     /// Usage reported so far.
     pub(crate) usage: Option<Usage>,
     /// Bytes of output text seen, to estimate usage that is never reported.
@@ -102,6 +104,7 @@ impl Exchange {
                 first_byte_at: None,
                 upstream_status: None,
                 status: 0,
+                head_sent: false,
                 usage: None,
                 output_bytes: 0,
                 response_bytes: 0,
@@ -123,6 +126,20 @@ impl Exchange {
             (None, Some(chain)) => chain.clone(),
             (None, None) => self.snapshot.default_chain.clone(),
         }
+    }
+
+    /// Whether the caller waits for server-sent events.
+    pub(crate) fn wants_events(&self) -> bool {
+        let streams = matches!(
+            self.api,
+            Api::ChatCompletions | Api::Responses | Api::Messages
+        );
+        streams && self.call.as_ref().is_some_and(|call| call.peek.stream)
+    }
+
+    /// Whether the caller wants one answer where the upstream is asked for a stream.
+    pub(crate) fn aggregates(&self) -> bool {
+        self.api == Api::Responses && !self.wants_events()
     }
 
     /// Tokens used: as reported, else estimated from what was sent and seen.

@@ -1,7 +1,6 @@
 //! Step 4: choose a backend, ask it, and try the next while nothing has reached the caller.
 
-use std::future::Future;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +12,7 @@ use weir_pipeline::verdict::{Choice, End};
 use weir_routing::{CandidateSet, Reservation};
 
 use crate::request::exchange::Exchange;
+use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
 use crate::request::{relay, upstream_request};
@@ -34,13 +34,27 @@ pub(crate) struct Failure {
 }
 
 impl Failure {
-    /// The caller left.
-    pub(crate) fn gone() -> Self {
+    /// Another backend may do better.
+    pub(crate) fn next(refusal: Refusal) -> Self {
         Self {
-            refusal: Refusal::caller_gone(),
+            refusal,
+            retry: true,
+            stale: false,
+        }
+    }
+
+    /// No other backend is to be asked.
+    pub(crate) fn last(refusal: Refusal) -> Self {
+        Self {
+            refusal,
             retry: false,
             stale: false,
         }
+    }
+
+    /// The caller left.
+    pub(crate) fn gone() -> Self {
+        Self::last(Refusal::caller_gone())
     }
 
     /// The backend failed before it answered.
@@ -148,7 +162,7 @@ async fn choose(
                 if Instant::now() + pause > give_up {
                     return Err(Refusal::overloaded(&upstream.name));
                 }
-                while_heard(downstream, pin!(sleep(pause)))
+                while_waiting(exchange, downstream, pin!(sleep(pause)))
                     .await
                     .map_err(|CallerGone| Refusal::caller_gone())?;
             }
@@ -204,21 +218,15 @@ async fn attempt(
     body: &Bytes,
     wanted: Wanted,
 ) -> Result<Connection, Failure> {
-    let internal = || Failure {
-        refusal: Refusal::internal(),
-        retry: false,
-        stale: false,
-    };
+    let internal = || Failure::last(Refusal::internal());
     let target = upstream.targets.get(index as usize).ok_or_else(internal)?;
-    let head =
-        upstream_request::head(exchange, upstream, target, body).map_err(|refusal| Failure {
-            refusal,
-            retry: false,
-            stale: false,
-        })?;
+    let head = upstream_request::head(exchange, upstream, target, body).map_err(Failure::last)?;
     exchange.progress.backend = Some(reservation.backend().id().clone());
     exchange.progress.tries += 1;
     exchange.progress.upstream_status = None;
+    // What an earlier try has said does not count: nobody has seen it.
+    exchange.progress.usage = None;
+    exchange.progress.output_bytes = 0;
     let input = exchange
         .call
         .as_ref()
@@ -234,7 +242,7 @@ async fn attempt(
         wanted
     ));
     let asked_at = Instant::now();
-    let asked = while_heard(downstream, asking)
+    let asked = while_waiting(exchange, downstream, asking)
         .await
         .map_err(|CallerGone| {
             exchange.progress.sent_at = Some(asked_at);
@@ -290,25 +298,4 @@ async fn ask(
     exchanged.await.map_err(|error| (error, reused))?;
     session.set_read_timeout(Some(upstream.between_bytes_timeout));
     Ok(session)
-}
-
-/// The caller closed its connection or reset its stream.
-pub(crate) struct CallerGone;
-
-/// Does `work`, unless the caller leaves first. Takes it pinned: a future that is moved is stored
-/// twice, and every byte of an exchange's future is copied once per request.
-pub(crate) async fn while_heard<T>(
-    downstream: &mut ServerSession,
-    work: Pin<&mut impl Future<Output = T>>,
-) -> Result<T, CallerGone> {
-    tokio::select! {
-        biased;
-        done = work => Ok(done),
-        () = left(downstream) => Err(CallerGone),
-    }
-}
-
-async fn left(downstream: &mut ServerSession) {
-    // The body was read to its end: the only news from the caller is its leaving.
-    while downstream.read_body_or_idle(true).await.is_ok() {}
 }

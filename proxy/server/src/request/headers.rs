@@ -8,11 +8,20 @@ use http::header::{
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 use pingora::http::RequestHeader;
+use weir_config::ClusterTable;
+use weir_dialect::Api;
+use weir_pipeline::facts::Facts;
+use weir_pipeline::verdict::Affinity;
 
 /// The id of a request, in and out.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Anthropic clients put their key here.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+/// Where the caller wants to be served, in NVCF's words and in older ones; both are sent on.
+const REGION: HeaderName = HeaderName::from_static("x-nvcf-target-region");
+const OLD_REGION: HeaderName = HeaderName::from_static("x-groq-region");
+/// A caller that sends it is refused: it would be served as it deems fit.
+pub(crate) const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 /// Longest request id taken from a caller.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -85,17 +94,89 @@ pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
     kept
 }
 
-/// The headers for the upstream: without the caller's credential unless the cluster passes it,
-/// and without `accept-encoding`, for the answer is read here.
-pub(crate) fn upstream(facts: &HeaderMap, pass_authorization: bool) -> HeaderMap {
-    let mut headers = facts.clone();
-    headers.remove(ACCEPT_ENCODING);
-    if !pass_authorization {
-        headers.remove(AUTHORIZATION);
-        headers.remove(X_API_KEY);
-        headers.remove(COOKIE);
+/// The headers for the upstream: what APIs use, what filters have set and what the cluster is to
+/// get. The caller's credential is none of it unless the cluster passes it on, and the answer is
+/// never compressed, for it is read here.
+pub(crate) fn upstream(facts: &Facts, cluster: &ClusterTable) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(facts.headers.len() + 8);
+    let granted = |name: &str| {
+        cluster
+            .forward_headers
+            .iter()
+            .any(|granted| granted == "*" || granted == name)
+    };
+    for (name, value) in &facts.headers {
+        let goes = if [AUTHORIZATION, X_API_KEY, COOKIE].contains(name) {
+            cluster.pass_authorization
+        } else {
+            is_api_header(name.as_str())
+                || facts.edited_headers.contains(name)
+                || granted(name.as_str())
+        };
+        if goes {
+            headers.append(name.clone(), value.clone());
+        }
     }
+    if let Some(region) = headers.get(&REGION).or(headers.get(&OLD_REGION)).cloned() {
+        headers.insert(OLD_REGION, region.clone());
+        headers.insert(REGION, region);
+    }
+    headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
     headers
+}
+
+/// What the APIs served here, tracing and model servers read.
+fn is_api_header(name: &str) -> bool {
+    matches!(
+        name,
+        "accept"
+            | "content-type"
+            | "user-agent"
+            | "traceparent"
+            | "tracestate"
+            | "baggage"
+            | "anthropic-version"
+            | "anthropic-beta"
+            | "openai-beta"
+            | "openai-organization"
+            | "openai-project"
+            | "idempotency-key"
+            | "x-client-request-id"
+            | "x-nvcf-target-region"
+            | "x-groq-region"
+    )
+}
+
+/// What routers of NVCF's kind are told, in headers that no caller can set.
+pub(crate) fn tell_router(headers: &mut HeaderMap, facts: &Facts, affinity: Option<&Affinity>) {
+    let mut tell = |name: &'static str, value: &str| {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            headers.insert(HeaderName::from_static(name), value);
+        }
+    };
+    let view = &facts.view;
+    // Responses may reason at length before they say anything: their limit counts from the start.
+    let estimate = match view.api {
+        Api::Responses => view.est_input_tokens.saturating_add(view.max_output_tokens),
+        _ => view.est_input_tokens,
+    };
+    tell("x-routing-key", &facts.routing_key);
+    tell("x-model", &facts.model);
+    tell("x-input-tokens", &view.est_input_tokens.to_string());
+    tell("x-token-estimate", &estimate.to_string());
+    let method = facts
+        .settings
+        .as_ref()
+        .and_then(|known| known.routing_method.as_ref());
+    if let Some(method) = method {
+        tell("x-routing-method", method.trim());
+    }
+    if let Some(affinity) = affinity {
+        tell("x-cache-affinity-key", &affinity.key);
+    }
+    if facts.principal.is_some() {
+        tell("x-priority", &view.priority.to_string());
+    }
 }
 
 /// The upstream's headers for the caller.

@@ -1,20 +1,27 @@
 //! One LLM exchange, top to bottom. The steps are siblings; none imports another's insides.
 //!
-//! In reading order: [`serve`] (the whole), [`exchange`] (its state), [`classify`], [`admit`],
-//! [`answer`], [`forward`] (route, connect, send, retry), [`upstream_request`], [`relay`] (with
-//! [`stream`] for events and [`hear`] for the caller's leaving), [`settle`], [`refuse`],
-//! [`headers`], [`limit_headers`], [`trace`].
+//! In reading order: [`serve`] (the whole), [`exchange`] (its state), [`classify`] (with
+//! [`sessions`]), [`admit`], [`answer`], [`forward`] (route, connect, send, retry; [`patience`]
+//! while it waits), [`upstream_request`], [`relay`] for one answer, [`stream`] for many events
+//! ([`opening`] until the first that counts, [`events`] for each, [`aggregate`] for callers that
+//! want one answer of them), [`settle`], [`refuse`], [`headers`],
+//! [`limit_headers`], [`trace`].
 
 pub(crate) mod admit;
+pub(crate) mod aggregate;
 pub(crate) mod answer;
 pub(crate) mod classify;
+pub(crate) mod events;
 pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod limit_headers;
+pub(crate) mod opening;
+pub(crate) mod patience;
 pub(crate) mod refuse;
 pub(crate) mod relay;
 pub(crate) mod serve;
+pub(crate) mod sessions;
 pub(crate) mod settle;
 pub(crate) mod stream;
 pub(crate) mod trace;

@@ -16,10 +16,13 @@ use weir_pipeline::chain::Stop;
 use weir_pipeline::facts::Transport;
 use weir_pipeline::verdict::{End, FilterFailure, LocalResponse};
 
+use crate::request::events::Broken;
 use crate::request::exchange::Exchange;
 use crate::request::headers::X_REQUEST_ID;
 use crate::request::limit_headers;
 use crate::request::serve::Connection;
+use crate::request::sessions::BadSession;
+use crate::request::{opening, stream};
 
 /// How long a refused caller may go on sending its body before the connection is closed; closing
 /// at once would reset the connection and lose the answer.
@@ -153,6 +156,27 @@ impl Refusal {
         let mut refusal = Self::new(StatusCode::BAD_REQUEST, "", End::Denied, error.to_string());
         refusal.code = Cow::Borrowed(error.code());
         refusal.about(error.param())
+    }
+
+    /// A header that only the gateway itself may set.
+    pub(crate) fn reserved_header(name: &str) -> Self {
+        let message = format!("{name} is a reserved header and cannot be set by the client");
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "reserved_header",
+            End::Denied,
+            message,
+        )
+    }
+
+    /// A name for the conversation that cannot be one.
+    pub(crate) fn bad_session(error: &BadSession) -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_session_id",
+            End::Denied,
+            error.to_string(),
+        )
     }
 
     /// The model string is not `function/model`.
@@ -333,6 +357,48 @@ impl Refusal {
         }
     }
 
+    /// The backend said in a stream that it failed.
+    pub(crate) fn upstream_said(message: String) -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream_error",
+            End::UpstreamError,
+            message,
+        )
+    }
+
+    /// The backend failed in mid-stream, before anything of the answer reached the caller.
+    pub(crate) fn broken(broken: Broken) -> Self {
+        let status = match broken.end {
+            End::Timeout => StatusCode::GATEWAY_TIMEOUT,
+            End::FilterFailed => StatusCode::SERVICE_UNAVAILABLE,
+            _ => StatusCode::BAD_GATEWAY,
+        };
+        Self::new(status, broken.code, broken.end, broken.message)
+    }
+
+    /// A Responses stream without a result.
+    pub(crate) fn no_terminal_event() -> Self {
+        Self::new(
+            StatusCode::BAD_GATEWAY,
+            "no_terminal_event",
+            End::UpstreamError,
+            "responses proxy stream ended without a terminal response event",
+        )
+    }
+
+    /// The backend answered otherwise than by events, after the caller was promised some.
+    pub(crate) fn not_a_stream(status: StatusCode, body: &[u8]) -> Self {
+        if status.is_success() {
+            let message =
+                "the backend did not answer with a stream; send the request with `stream` false";
+            return Self::upstream_said(message.into());
+        }
+        let mut refusal = Self::upstream_said(opening::Fault::read(body).message);
+        refusal.status = status;
+        refusal
+    }
+
     /// A unary answer over `limits.response_max_bytes`.
     pub(crate) fn response_too_large(max: usize) -> Self {
         let message = format!(
@@ -389,6 +455,9 @@ pub(crate) async fn write(
     exchange.progress.code = Some(refusal.code.as_ref().into());
     if refusal.silent {
         return Connection::lost(exchange);
+    }
+    if exchange.progress.head_sent {
+        return stream::end_with_fault(exchange, downstream, &refusal.fault()).await;
     }
     if refusal.unread {
         downstream.set_keepalive(None);

@@ -15,12 +15,12 @@ use weir_pipeline::verdict::End;
 use weir_routing::Reservation;
 
 use crate::request::exchange::Exchange;
-use crate::request::forward::{CallerGone, Failure, while_heard};
+use crate::request::forward::Failure;
 use crate::request::headers::{self, X_REQUEST_ID};
-use crate::request::limit_headers;
+use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
-use crate::request::stream;
+use crate::request::{aggregate, limit_headers, stream};
 use crate::snapshot::Upstream;
 
 /// Statuses by which a backend says that another may do better.
@@ -45,35 +45,42 @@ pub(crate) async fn relay(
     downstream.set_write_timeout(Some(upstream.write_timeout));
     if headers::is_event_stream(&received) {
         // Boxed: unary exchanges, the most frequent, need not carry room for a stream.
-        return Box::pin(stream::relay(
-            exchange,
-            downstream,
-            session,
-            reservation,
-            status,
-            received,
-        ))
-        .await;
+        return if status.is_success() && exchange.aggregates() {
+            Box::pin(aggregate::relay(
+                exchange,
+                downstream,
+                session,
+                reservation,
+                received,
+            ))
+            .await
+        } else {
+            Box::pin(stream::relay(
+                exchange,
+                downstream,
+                upstream,
+                session,
+                reservation,
+                status,
+                received,
+            ))
+            .await
+        };
     }
     let max = exchange.snapshot.config.limits.response_max_bytes;
-    let body = while_heard(downstream, pin!(read_all(session, max)))
+    let body = while_waiting(exchange, downstream, pin!(read_all(session, max)))
         .await
         .map_err(|CallerGone| Failure::gone())?;
     let body = body.map_err(|error| match error {
-        Unreadable::TooLarge => Failure {
-            refusal: Refusal::response_too_large(max),
-            retry: false,
-            stale: false,
-        },
+        Unreadable::TooLarge => Failure::last(Refusal::response_too_large(max)),
         Unreadable::Failed(error) => Failure::of(&error, false),
     })?;
     if RETRYABLE.contains(&status) && may_retry(exchange, upstream) {
-        let refusal = Refusal::no_backend(&upstream.name);
-        return Err(Failure {
-            refusal,
-            retry: true,
-            stale: false,
-        });
+        return Err(Failure::next(Refusal::no_backend(&upstream.name)));
+    }
+    if exchange.progress.head_sent {
+        // The caller was promised events while the backend took its time.
+        return Err(Failure::last(Refusal::not_a_stream(status, &body)));
     }
     arrived(exchange, reservation);
     let body = if status.is_success() {
@@ -83,13 +90,20 @@ pub(crate) async fn relay(
     };
     let mut received = received;
     received.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    answer(exchange, downstream, status, received, body).await
+}
+
+/// Writes an answer that is no stream, its length among the headers.
+pub(crate) async fn answer(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    status: StatusCode,
+    received: http::HeaderMap,
+    body: Bytes,
+) -> Result<Connection, Failure> {
     let head = response_head(exchange, status, received)
         .await
-        .map_err(|refusal| Failure {
-            refusal,
-            retry: false,
-            stale: false,
-        })?;
+        .map_err(Failure::last)?;
     exchange.progress.response_bytes = body.len() as u64;
     exchange.progress.end = if status.is_server_error() {
         End::UpstreamError
@@ -107,7 +121,7 @@ pub(crate) async fn relay(
 }
 
 /// Whether there is somebody else to ask; the last one's own words go to the caller.
-fn may_retry(exchange: &Exchange, upstream: &Upstream) -> bool {
+pub(crate) fn may_retry(exchange: &Exchange, upstream: &Upstream) -> bool {
     let tries = u32::from(exchange.progress.tries);
     tries <= upstream.retries && (tries as usize) < upstream.targets.len()
 }
@@ -135,6 +149,9 @@ pub(crate) async fn response_head(
     let chain = exchange.chain().ok_or_else(Refusal::internal)?;
     limit_headers::onto_answer(exchange, &mut received);
     let mut facts = exchange.take_facts()?;
+    for (name, value) in exchange.affinity.iter().flat_map(|key| &key.answer_headers) {
+        received.insert(name.clone(), value.clone());
+    }
     facts.response = Some(ResponseFacts {
         status,
         headers: received,

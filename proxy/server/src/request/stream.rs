@@ -1,41 +1,105 @@
-//! Step 5 for streams: events as they come, each with the caller's name for the model, the chain
-//! backward over them, usage observed. A stream never ends in silence.
+//! Step 5 for streams: events as they come. A stream never ends in silence.
 
-use std::borrow::Cow;
 use std::pin::pin;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{HeaderMap, HeaderValue, StatusCode, Version};
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
-use weir_dialect::{
-    Api, EventFacts, Fault, SseError, SseEvent, SseSplitter, encode_event, event_facts, quote,
-    render_fault_event,
-};
-use weir_pipeline::chain::{Chain, Stop};
-use weir_pipeline::verdict::{End, EventVerdict, StreamEvent};
+use weir_dialect::{Fault, render_fault_event};
 use weir_routing::Reservation;
 
+use crate::request::events::{Broken, Events, Halt, Pieces};
 use crate::request::exchange::Exchange;
-use crate::request::forward::{CallerGone, Failure, while_heard};
+use crate::request::forward::Failure;
+use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
 use crate::request::relay;
 use crate::request::serve::Connection;
+use crate::snapshot::Upstream;
 
 /// Pieces of an answer that have arrived already and go to the caller in one write.
 const PIECES_PER_WRITE_MAX: usize = 32;
 
-/// Relays a stream of events. An `Err` means that nothing has reached the caller yet.
+/// Relays a stream of events. An `Err` means that nothing of it has reached the caller yet.
 pub(crate) async fn relay(
     exchange: &mut Exchange,
     downstream: &mut ServerSession,
+    upstream: &Upstream,
     session: &mut UpstreamSession,
     reservation: &mut Reservation,
     status: StatusCode,
-    mut received: HeaderMap,
+    received: HeaderMap,
 ) -> Result<Connection, Failure> {
+    let config = &exchange.snapshot.config;
+    let held = config.streams.hold_first_event && status.is_success();
+    let mut events = Events::new(exchange, held, config.limits.event_max_bytes);
+    let mut head = Some(received);
+    let may_fall_back = relay::may_retry(exchange, upstream);
+    let mut out = Bytes::new();
+    let mut end: Option<pingora::Result<()>> = None;
+    let broken = loop {
+        // Kept back with the first events: another backend's head may take its place.
+        if !events.is_opening()
+            && let Some(received) = head.take().filter(|_| !exchange.progress.head_sent)
+        {
+            let begun = begin(exchange, downstream, status, received).await;
+            if begun.map_err(Failure::last)?.is_err() {
+                return Ok(Connection::lost(exchange));
+            }
+        }
+        if !out.is_empty() {
+            exchange.progress.response_bytes += out.len() as u64;
+            if downstream.write_response_body(out, false).await.is_err() {
+                return Ok(Connection::lost(exchange));
+            }
+        }
+        match end {
+            None if !events.stopped => {}
+            Some(Err(error)) if !events.stopped => {
+                tracing::warn!(request_id = %exchange.request_id, %error, "upstream failed in mid-stream");
+                break Some(Broken::of(&error));
+            }
+            Some(Ok(())) if !events.stopped && !events.whole => break Some(Broken::cut()),
+            _ => break None,
+        }
+        let waiting = pin!(next_pieces(session));
+        let pieces = match while_waiting(exchange, downstream, waiting).await {
+            Ok(pieces) => pieces,
+            Err(CallerGone) => return Ok(Connection::lost(exchange)),
+        };
+        if !pieces.data.is_empty() {
+            relay::arrived(exchange, reservation);
+        }
+        out = match events.relayed(exchange, &pieces, may_fall_back) {
+            Ok(out) => out,
+            Err(Halt::Unbegun(fault)) => {
+                return Err(Failure::next(Refusal::upstream_said(fault.message)));
+            }
+            Err(Halt::Broken(broken)) => break Some(broken),
+        };
+        end = pieces.end;
+    };
+    match broken {
+        Some(broken) if events.is_opening() => return Err(Failure::next(Refusal::broken(broken))),
+        Some(broken) => return Ok(end_with(exchange, downstream, broken).await),
+        None => {}
+    }
+    match downstream.write_response_body(Bytes::new(), true).await {
+        Ok(()) => Ok(Connection::Reusable),
+        Err(_) => Ok(Connection::lost(exchange)),
+    }
+}
+
+/// Sends the head of a stream: from then on whatever goes wrong is told by an event.
+pub(crate) async fn begin(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    status: StatusCode,
+    mut received: HeaderMap,
+) -> Result<Result<(), CallerGone>, Refusal> {
     received.remove(CONTENT_LENGTH);
     if downstream.req_header().version == Version::HTTP_10 {
         // Such a caller knows the end of an answer of unknown length by the connection's end.
@@ -46,65 +110,15 @@ pub(crate) async fn relay(
     received
         .entry(CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache"));
-    let head = relay::response_head(exchange, status, received)
-        .await
-        .map_err(|refusal| Failure {
-            refusal,
-            retry: false,
-            stale: false,
-        })?;
-    if downstream
-        .write_response_header(Box::new(head))
-        .await
-        .is_err()
-    {
-        return Ok(Connection::lost(exchange));
-    }
-    let mut events = Events::new(exchange);
-    loop {
-        let pieces = match while_heard(downstream, pin!(next_pieces(session))).await {
-            Ok(pieces) => pieces,
-            Err(CallerGone) => return Ok(Connection::lost(exchange)),
-        };
-        if !pieces.data.is_empty() {
-            relay::arrived(exchange, reservation);
-        }
-        let out = match events.relayed(exchange, &pieces) {
-            Ok(out) => out,
-            Err(broken) => return Ok(end_with(exchange, downstream, broken).await),
-        };
-        if !write(exchange, downstream, out).await {
-            return Ok(Connection::lost(exchange));
-        }
-        match pieces.end {
-            Some(Err(error)) if !events.stopped => {
-                tracing::warn!(request_id = %exchange.request_id, %error, "upstream failed in mid-stream");
-                return Ok(end_with(exchange, downstream, Broken::of(&error)).await);
-            }
-            None if !events.stopped => {}
-            _ => break,
-        }
-    }
-    if !events.whole && !events.stopped {
-        return Ok(end_with(exchange, downstream, Broken::cut()).await);
-    }
-    match downstream.write_response_body(Bytes::new(), true).await {
-        Ok(()) => Ok(Connection::Reusable),
-        Err(_) => Ok(Connection::lost(exchange)),
-    }
-}
-
-/// What the upstream has sent since the last look.
-#[derive(Default)]
-struct Pieces {
-    data: Vec<Bytes>,
-    /// Set when nothing follows: the body's end, or the connection's.
-    end: Option<pingora::Result<()>>,
+    let head = relay::response_head(exchange, status, received).await?;
+    exchange.progress.head_sent = true;
+    let written = downstream.write_response_header(Box::new(head)).await;
+    Ok(written.map_err(|_| CallerGone))
 }
 
 /// Waits for one piece and takes along those that are there already: under load many small events
 /// cost one write instead of many. Reading is cancel safe: what has arrived stays in the session.
-async fn next_pieces(session: &mut UpstreamSession) -> Pieces {
+pub(crate) async fn next_pieces(session: &mut UpstreamSession) -> Pieces {
     let mut pieces = Pieces::default();
     let mut next = session.read_response_body().await;
     loop {
@@ -119,42 +133,6 @@ async fn next_pieces(session: &mut UpstreamSession) -> Pieces {
         match session.read_response_body().now_or_never() {
             Some(result) => next = result,
             None => return pieces,
-        }
-    }
-}
-
-async fn write(exchange: &mut Exchange, downstream: &mut ServerSession, out: Bytes) -> bool {
-    if out.is_empty() {
-        return true;
-    }
-    exchange.progress.response_bytes += out.len() as u64;
-    downstream.write_response_body(out, false).await.is_ok()
-}
-
-/// Why a stream ends before its time.
-struct Broken {
-    end: End,
-    code: &'static str,
-    message: Cow<'static, str>,
-}
-
-impl Broken {
-    fn of(error: &pingora::Error) -> Self {
-        if matches!(error.etype(), pingora::ErrorType::ReadTimedout) {
-            return Self {
-                end: End::Timeout,
-                code: "upstream_stalled",
-                message: "the backend stopped sending in mid-stream".into(),
-            };
-        }
-        Self::cut()
-    }
-
-    fn cut() -> Self {
-        Self {
-            end: End::UpstreamError,
-            code: "upstream_disconnected",
-            message: "the backend closed the connection before the answer was complete".into(),
         }
     }
 }
@@ -174,7 +152,16 @@ async fn end_with(
         message: &broken.message,
         param: None,
     };
-    let event = render_fault_event(exchange.api, &fault, &exchange.request_id);
+    end_with_fault(exchange, downstream, &fault).await
+}
+
+/// The last event of a stream that has begun, and its end.
+pub(crate) async fn end_with_fault(
+    exchange: &mut Exchange,
+    downstream: &mut ServerSession,
+    fault: &Fault<'_>,
+) -> Connection {
+    let event = render_fault_event(exchange.api, fault, &exchange.request_id);
     exchange.progress.response_bytes += event.len() as u64;
     let written = async {
         downstream.write_response_body(event, false).await?;
@@ -183,174 +170,5 @@ async fn end_with(
     match written.await {
         Ok(()) => Connection::Reusable,
         Err(_) => Connection::lost(exchange),
-    }
-}
-
-/// Turns the upstream's bytes into the caller's.
-struct Events {
-    splitter: SseSplitter,
-    /// Whom to ask about events, if anybody wants them.
-    chain: Option<std::sync::Arc<Chain>>,
-    /// The model's name for the caller, as a JSON string.
-    model: Vec<u8>,
-    /// The caller did not ask for the usage chunk that the upstream was made to send.
-    hides_usage: bool,
-    seq: u32,
-    /// The last event by the rules of the API has passed.
-    whole: bool,
-    /// A filter has ended the stream.
-    stopped: bool,
-}
-
-impl Events {
-    fn new(exchange: &Exchange) -> Self {
-        let call = exchange.call.as_ref();
-        Self {
-            splitter: SseSplitter::new(exchange.snapshot.config.limits.event_max_bytes),
-            chain: exchange.chain().filter(|chain| chain.wants_events(true)),
-            model: call.map(|call| quote(&call.peek.model)).unwrap_or_default(),
-            hides_usage: exchange.api == Api::ChatCompletions
-                && call.is_some_and(|call| call.peek.include_usage != Some(true)),
-            seq: 0,
-            whole: false,
-            stopped: false,
-        }
-    }
-
-    /// The caller's bytes for what has arrived.
-    fn relayed(&mut self, exchange: &mut Exchange, pieces: &Pieces) -> Result<Bytes, Broken> {
-        let length: usize = pieces.data.iter().map(Bytes::len).sum();
-        let mut out = BytesMut::with_capacity(length + 64);
-        for piece in &pieces.data {
-            self.splitter.push(piece);
-            while let Some(event) = self.splitter.next().map_err(too_large)? {
-                self.relay_event(exchange, &event, &mut out)?;
-                if self.stopped {
-                    return Ok(out.freeze());
-                }
-            }
-        }
-        if matches!(pieces.end, Some(Ok(())))
-            && let Some(event) = self.splitter.finish()
-            && is_complete(&event)
-        {
-            self.relay_event(exchange, &event, &mut out)?;
-            // The empty line that was missing, lest whatever follows becomes part of the event.
-            out.extend_from_slice(b"\n\n");
-        }
-        Ok(out.freeze())
-    }
-
-    fn relay_event(
-        &mut self,
-        exchange: &mut Exchange,
-        event: &SseEvent,
-        out: &mut BytesMut,
-    ) -> Result<(), Broken> {
-        if event.is_done() {
-            self.whole = true;
-        }
-        if event.is_done() || event.data().is_empty() {
-            out.extend_from_slice(&event.raw);
-            return Ok(());
-        }
-        let facts = event_facts(exchange.api, event.name(), event.data());
-        self.observe(exchange, &facts);
-        if facts.usage_only && self.hides_usage {
-            return Ok(());
-        }
-        let renamed = match &facts.model_span {
-            Some(span) if event.data().get(span.clone()) != Some(self.model.as_slice()) => {
-                event.with_data_span(span, &self.model)
-            }
-            _ => event.raw.clone(),
-        };
-        let asked = self.seq == 0
-            || self
-                .chain
-                .as_ref()
-                .is_some_and(|chain| chain.wants_events(false));
-        match self.chain.clone().filter(|_| asked) {
-            None => out.extend_from_slice(&renamed),
-            Some(chain) => self.ask(exchange, &chain, event, &facts, renamed, out)?,
-        }
-        self.seq = self.seq.saturating_add(1);
-        Ok(())
-    }
-
-    fn observe(&mut self, exchange: &mut Exchange, facts: &EventFacts<'_>) {
-        let progress = &mut exchange.progress;
-        progress.output_bytes += (facts.delta.len() + facts.hidden_bytes) as u64;
-        if let Some(usage) = facts.usage {
-            match &mut progress.usage {
-                Some(known) => known.absorb(usage),
-                None => progress.usage = Some(usage),
-            }
-        }
-        if facts.is_error {
-            progress.end = End::UpstreamError;
-        }
-        // A provider that ends with a finished choice but no `[DONE]` has said all it had to say.
-        self.whole |= facts.terminal || facts.finish || facts.is_error;
-    }
-
-    fn ask(
-        &mut self,
-        exchange: &mut Exchange,
-        chain: &Chain,
-        event: &SseEvent,
-        facts: &EventFacts<'_>,
-        renamed: Bytes,
-        out: &mut BytesMut,
-    ) -> Result<(), Broken> {
-        let seen = StreamEvent {
-            seq: self.seq,
-            name: event.name().to_owned(),
-            data: Bytes::copy_from_slice(event.data()),
-            delta: facts.delta.clone().into_owned(),
-            finish: facts.finish,
-            usage: facts.usage,
-        };
-        let internal = |refusal: Refusal| stopped(&refusal);
-        let (back, verdict) = chain.event(exchange.take_facts().map_err(internal)?, seen);
-        exchange.facts = Some(back);
-        match verdict.map_err(|stop: Stop| stopped(&Refusal::stopped(stop, End::Denied)))? {
-            EventVerdict::Pass => out.extend_from_slice(&renamed),
-            EventVerdict::Drop => {}
-            EventVerdict::Replace(data) => {
-                out.extend_from_slice(&encode_event(event.name(), &data))
-            }
-            EventVerdict::Stop(data) => {
-                out.extend_from_slice(&encode_event(event.name(), &data));
-                if exchange.api == Api::ChatCompletions {
-                    out.extend_from_slice(b"data: [DONE]\n\n");
-                }
-                self.stopped = true;
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Whether the last event of a stream lacks no more than the empty line behind it. A part of an
-/// event is no event.
-fn is_complete(event: &SseEvent) -> bool {
-    event.is_done() || serde_json::from_slice::<&serde_json::value::RawValue>(event.data()).is_ok()
-}
-
-fn too_large(_: SseError) -> Broken {
-    Broken {
-        end: End::UpstreamError,
-        code: "event_too_large",
-        message: "the backend sent an event larger than limits.event_max_bytes".into(),
-    }
-}
-
-fn stopped(refusal: &Refusal) -> Broken {
-    let fault = refusal.fault();
-    Broken {
-        end: refusal.end(),
-        code: "filter_unavailable",
-        message: fault.message.to_owned().into(),
     }
 }

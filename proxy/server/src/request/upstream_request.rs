@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Uri};
 use pingora::http::RequestHeader;
 use weir_dialect::{Api, peek, splice};
@@ -33,7 +33,7 @@ pub(crate) fn body(exchange: &Exchange) -> Result<Bytes, Refusal> {
             call.target.upstream_model_json.clone(),
         ));
     }
-    edits.extend(peek.upstream_edits(exchange.api, &facts.body, false));
+    edits.extend(peek.upstream_edits(exchange.api, &facts.body, exchange.aggregates()));
     Ok(if edits.is_empty() {
         facts.body.clone()
     } else {
@@ -52,9 +52,12 @@ pub(crate) fn head(
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = facts.method.clone();
     parts.uri = uri(exchange.api, facts.query.as_deref(), upstream, target)?;
-    parts.headers = headers::upstream(&facts.headers, upstream.pass_authorization);
-    if let Some(authorization) = &upstream.authorization {
-        parts.headers.insert(AUTHORIZATION, authorization.clone());
+    parts.headers = headers::upstream(facts, &upstream.table);
+    if let Some((name, key)) = &upstream.credential {
+        parts.headers.insert(name.clone(), key.clone());
+    }
+    if upstream.table.router_headers {
+        headers::tell_router(&mut parts.headers, facts, exchange.affinity.as_ref());
     }
     if !upstream.table.http2 {
         parts.headers.insert(HOST, target.authority.clone());

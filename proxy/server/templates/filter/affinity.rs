@@ -47,6 +47,7 @@ impl Affinity for MyFilter {
             key: format!("user:{user}"),
             ttl_ms: self.ttl_ms,
             strict: false,
+            answer_headers: Vec::new(),
         })
     }
 }

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use weir_dialect::{Api, normal_routing_key, peek, split_model};
 use weir_pipeline::attributes::Attributes;
-use weir_pipeline::facts::{Facts, ResponseFacts, SessionKey, SessionSource, Transport};
+use weir_pipeline::facts::{Facts, ResponseFacts, Transport};
 use weir_pipeline::intern::{Interner, NameId};
 use weir_pipeline::ledger::Ledger;
 use weir_pipeline::principal::Principal;
@@ -16,6 +16,7 @@ use weir_pipeline::view::{RequestView, Traits};
 use weir_routing::{CandidateSet, Cluster, ClusterSpec, EjectionPolicy, Fleet, Report};
 
 use crate::cli::filter::cases::{Case, EventRow, PrincipalRow, RequestRow};
+use crate::request::sessions::session_keys;
 
 /// The exchange of a case, without candidates.
 pub(crate) fn facts(case: &Case, interner: &Interner) -> Result<Box<Facts>, String> {
@@ -47,6 +48,7 @@ pub(crate) fn facts(case: &Case, interner: &Interner) -> Result<Box<Facts>, Stri
         path: path.to_owned(),
         query: row.query.clone(),
         headers: headers(&row.headers)?,
+        edited_headers: Vec::new(),
         peer: None,
         sni: None,
         body,
@@ -92,27 +94,8 @@ fn read_body(facts: &mut Facts, interner: &Interner) -> Result<(), String> {
     facts.model = Arc::from(model);
     facts.messages = peek.messages;
     facts.inputs = peek.inputs;
-    let key = |source, value: &str| SessionKey {
-        source,
-        value: value.to_owned(),
-        hash: weir_host::hash53(value.as_bytes()),
-    };
-    for found in &peek.session {
-        let source = match found.source {
-            weir_dialect::SessionSource::PromptCacheKey => SessionSource::PromptCacheKey,
-            weir_dialect::SessionSource::ConversationId => SessionSource::ConversationId,
-        };
-        facts.session_keys.push(key(source, &found.value));
-    }
-    let header = facts
-        .headers
-        .get(SESSION_HEADER)
-        .and_then(|value| value.to_str().ok());
-    if let Some(value) = header.filter(|value| !value.is_empty()) {
-        facts
-            .session_keys
-            .push(key(SessionSource::SessionHeader, value));
-    }
+    facts.session_keys = session_keys(facts.view.api, &peek, &facts.headers, &facts.body, true)
+        .map_err(|error| refused(&error))?;
     let view = &mut facts.view;
     view.routing_key = interner.intern(&facts.routing_key);
     view.model = interner.intern(&facts.model);
@@ -253,7 +236,6 @@ pub(crate) fn events(rows: &[EventRow]) -> Vec<StreamEvent> {
 }
 
 const MODEL: &str = "demo/sim";
-const SESSION_HEADER: &str = "x-multi-turn-session-id";
 
 /// The same in each run: what is derived from it does not change.
 const RECEIVED_UNIX_MS: u64 = 1_700_000_000_000;
