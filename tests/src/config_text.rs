@@ -14,6 +14,7 @@ pub struct ConfigText {
     cluster: String,
     model: String,
     more: String,
+    is_shipped: bool,
 }
 
 impl ConfigText {
@@ -26,7 +27,15 @@ impl ConfigText {
             cluster: String::new(),
             model: String::new(),
             more: String::new(),
+            is_shipped: false,
         }
+    }
+
+    /// Headers and conversations as they are where a config says nothing of them.
+    #[must_use]
+    pub fn as_shipped(mut self) -> Self {
+        self.is_shipped = true;
+        self
     }
 
     /// Lines of the listener `main`.
@@ -66,13 +75,20 @@ impl ConfigText {
             .collect();
         let mut text = HEAD.to_owned();
         append(&mut text, &self.listener);
-        append(&mut text, MIDDLE);
+        if self.is_shipped {
+            append(&mut text, &MIDDLE.replace(NAMED_ONLY, ""));
+        } else {
+            append(&mut text, MIDDLE);
+        }
         // Writing to a string cannot fail.
         _ = write!(
             text,
-            "[clusters.sim]\nendpoints = [{}]\nforward_headers = [\"*\"]\n",
+            "[clusters.sim]\nendpoints = [{}]\n",
             quoted.join(", ")
         );
+        if !self.is_shipped {
+            append(&mut text, "forward_headers = [\"*\"]");
+        }
         append(&mut text, &self.cluster);
         append(
             &mut text,
@@ -142,9 +158,21 @@ filters = ["auth"]
 
 "#;
 
+const NAMED_ONLY: &str =
+    "config = { sources = [\"prompt_cache_key\", \"conversation_id\", \"session_header\"] }\n";
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_is_said_where_nothing_is_to_be() {
+        let config = ConfigText::new(&[SocketAddr::from(([127, 0, 0, 1], 1))]);
+        for word in ["forward_headers", "sources"] {
+            assert!(config.text().contains(word));
+            assert!(!config.clone().as_shipped().text().contains(word));
+        }
+    }
 
     #[test]
     fn lines_land_in_their_tables() {

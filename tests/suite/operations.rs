@@ -17,5 +17,5 @@ mod hostile;
 mod lifecycle;
 
 mod cli;
-mod functions;
 mod examples;
+mod functions;

@@ -79,6 +79,8 @@ impl Passage {
         let head = downstream.req_header();
         let path = head.uri.path();
         let Some(route) = snapshot.route(host(head), path) else {
+            // So that a wrong method is told in the words of the API whose path it is.
+            exchange.api = Api::from_path("POST", path).unwrap_or(exchange.api);
             return Err(unrouted(path));
         };
         exchange.passing = Some(route.chain.clone());

@@ -283,7 +283,7 @@ fn told(answer: &Answer, pointer: &str) -> Result<Value, String> {
 /// A gateway before a recorder, with more in its config.
 pub(crate) async fn recorded(change: impl FnOnce(ConfigText) -> ConfigText) -> (Gateway, Recorder) {
     let recorder = Recorder::start().await;
-    let config = change(ConfigText::new(&[recorder.address()]));
+    let config = change(ConfigText::new(&[recorder.address()]).as_shipped());
     (Gateway::start(&config.text()).await, recorder)
 }
 

@@ -290,7 +290,7 @@ async fn requests_without_a_key_are_spread() {
 #[ignore = "waits for what is under way"]
 async fn a_conversation_stays_put() {
     let (one, two) = (Simulated::start().await, Simulated::start().await);
-    let config = ConfigText::new(&[one.address(), two.address()]);
+    let config = ConfigText::new(&[one.address(), two.address()]).as_shipped();
     let gateway = Gateway::start(&config.text()).await;
     let mut backends_used = [0_u64; 2];
     for conversation in 0..12 {

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use weir_dialect::{
-    Api, EventFacts, SseError, SseEvent, SseSplitter, encode_event, event_facts, quote,
+    Api, EventFacts, JsonEdit, SseError, SseEvent, SseSplitter, apply_json_edits, encode_event,
+    event_facts, quote,
 };
 use weir_pipeline::chain::{Chain, Stop};
 use weir_pipeline::verdict::{End, EventVerdict, StreamEvent};
@@ -106,22 +107,33 @@ impl Events {
         self.opening.is_some()
     }
 
-    /// The caller's bytes for what has arrived; none while the stream is opening.
-    /// `may_fall_back`: whether there is another backend to ask.
+    /// The caller's bytes for what has arrived, none while the stream is opening, and why there
+    /// will be no more. `may_fall_back`: whether there is another backend to ask.
     pub(crate) fn relayed(
         &mut self,
         exchange: &mut Exchange,
         pieces: &Pieces,
         may_fall_back: bool,
-    ) -> Result<Bytes, Halt> {
+    ) -> (Bytes, Option<Halt>) {
         let length: usize = pieces.data.iter().map(Bytes::len).sum();
         let mut out = BytesMut::with_capacity(length + 64);
+        let halt = self.relay_into(exchange, pieces, may_fall_back, &mut out);
+        (out.freeze(), halt.err())
+    }
+
+    fn relay_into(
+        &mut self,
+        exchange: &mut Exchange,
+        pieces: &Pieces,
+        may_fall_back: bool,
+        out: &mut BytesMut,
+    ) -> Result<(), Halt> {
         for piece in &pieces.data {
             self.splitter.push(piece);
             while let Some(event) = self.splitter.next().map_err(too_large)? {
-                self.take(exchange, event, may_fall_back, &mut out)?;
+                self.take(exchange, event, may_fall_back, out)?;
                 if self.stopped {
-                    return Ok(out.freeze());
+                    return Ok(());
                 }
             }
         }
@@ -129,13 +141,13 @@ impl Events {
             && let Some(event) = self.splitter.finish()
             && is_complete(&event)
         {
-            self.take(exchange, event, may_fall_back, &mut out)?;
+            self.take(exchange, event, may_fall_back, out)?;
             if !self.is_opening() {
                 // The empty line that was missing, lest whatever follows becomes part of the event.
                 out.extend_from_slice(b"\n\n");
             }
         }
-        Ok(out.freeze())
+        Ok(())
     }
 
     /// The data of the terminal event, filters asked, once it has arrived: for a caller that wants
@@ -216,12 +228,15 @@ impl Events {
         if facts.usage_only && self.hides_usage {
             return Ok(None);
         }
-        let renamed = match &facts.model_span {
+        let mut renamed = match &facts.model_span {
             Some(span) if event.data().get(span.clone()) != Some(self.model.as_slice()) => {
                 event.with_data_span(span, &self.model)
             }
             _ => event.raw.clone(),
         };
+        if self.hides_usage {
+            renamed = without_usage(renamed, facts.usage.is_some());
+        }
         let asked = self.seq == 0
             || self
                 .chain
@@ -287,6 +302,34 @@ impl Events {
         })
     }
 }
+
+/// The member `usage` that the upstream was asked for and the caller was not told of: null in most
+/// chunks, and `reported` in one that has a choice as well.
+fn without_usage(raw: Bytes, reported: bool) -> Bytes {
+    if reported {
+        let mut whole = SseSplitter::new(usize::MAX);
+        whole.push(&raw);
+        let removal = JsonEdit::Remove {
+            pointer: "/usage".into(),
+        };
+        if let Ok(Some(event)) = whole.next()
+            && let Ok(data) = apply_json_edits(event.data(), &[removal])
+        {
+            return encode_event(event.name(), &data);
+        }
+        return raw;
+    }
+    // Unescaped quotes stand around names only, so that no text can look like it.
+    let Some(at) = memchr::memmem::find(&raw, NO_USAGE) else {
+        return raw;
+    };
+    let mut kept = BytesMut::with_capacity(raw.len());
+    kept.extend_from_slice(raw.get(..at).unwrap_or_default());
+    kept.extend_from_slice(raw.get(at + NO_USAGE.len()..).unwrap_or_default());
+    kept.freeze()
+}
+
+const NO_USAGE: &[u8] = b",\"usage\":null";
 
 /// Whether the last event of a stream lacks no more than the empty line behind it. A part of an
 /// event is no event.

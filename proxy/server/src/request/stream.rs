@@ -38,13 +38,43 @@ pub(crate) async fn relay(
     let mut events = Events::new(exchange, held, config.limits.event_max_bytes);
     let mut head = Some(received);
     let may_fall_back = relay::may_retry(exchange, upstream);
-    let mut out = Bytes::new();
-    let mut end: Option<pingora::Result<()>> = None;
-    let broken = loop {
-        // Kept back with the first events: another backend's head may take its place.
-        if !events.is_opening()
-            && let Some(received) = head.take().filter(|_| !exchange.progress.head_sent)
-        {
+    if !held && let Some(received) = head.take().filter(|_| !exchange.progress.head_sent) {
+        let begun = begin(exchange, downstream, status, received).await;
+        if begun.map_err(Failure::last)?.is_err() {
+            return Ok(Connection::lost(exchange));
+        }
+    }
+    loop {
+        let waiting = pin!(next_pieces(session));
+        let pieces = match while_waiting(exchange, downstream, waiting).await {
+            Ok(pieces) => pieces,
+            Err(CallerGone) => return Ok(Connection::lost(exchange)),
+        };
+        if !pieces.data.is_empty() {
+            relay::arrived(exchange, reservation);
+        }
+        let (out, halt) = events.relayed(exchange, &pieces, may_fall_back);
+        let ended = pieces.end.is_some();
+        let broken = match (halt, pieces.end) {
+            (Some(Halt::Unbegun(fault)), _) => {
+                return Err(Failure::next(Refusal::upstream_said(fault.message)));
+            }
+            (Some(Halt::Broken(broken)), _) => Some(broken),
+            (None, Some(Err(error))) if !events.stopped => {
+                tracing::warn!(request_id = %exchange.request_id, %error, "upstream failed in mid-stream");
+                Some(Broken::of(&error))
+            }
+            (None, Some(Ok(()))) if !events.whole && !events.stopped => Some(Broken::cut()),
+            _ => None,
+        };
+        if events.is_opening() {
+            // Nothing was said: another backend may say it, and the head may become its head.
+            match broken {
+                Some(broken) => return Err(Failure::next(Refusal::broken(broken))),
+                None => continue,
+            }
+        }
+        if let Some(received) = head.take().filter(|_| !exchange.progress.head_sent) {
             let begun = begin(exchange, downstream, status, received).await;
             if begun.map_err(Failure::last)?.is_err() {
                 return Ok(Connection::lost(exchange));
@@ -56,36 +86,12 @@ pub(crate) async fn relay(
                 return Ok(Connection::lost(exchange));
             }
         }
-        match end {
-            None if !events.stopped => {}
-            Some(Err(error)) if !events.stopped => {
-                tracing::warn!(request_id = %exchange.request_id, %error, "upstream failed in mid-stream");
-                break Some(Broken::of(&error));
-            }
-            Some(Ok(())) if !events.stopped && !events.whole => break Some(Broken::cut()),
-            _ => break None,
+        if let Some(broken) = broken {
+            return Ok(end_with(exchange, downstream, broken).await);
         }
-        let waiting = pin!(next_pieces(session));
-        let pieces = match while_waiting(exchange, downstream, waiting).await {
-            Ok(pieces) => pieces,
-            Err(CallerGone) => return Ok(Connection::lost(exchange)),
-        };
-        if !pieces.data.is_empty() {
-            relay::arrived(exchange, reservation);
+        if ended || events.stopped {
+            break;
         }
-        out = match events.relayed(exchange, &pieces, may_fall_back) {
-            Ok(out) => out,
-            Err(Halt::Unbegun(fault)) => {
-                return Err(Failure::next(Refusal::upstream_said(fault.message)));
-            }
-            Err(Halt::Broken(broken)) => break Some(broken),
-        };
-        end = pieces.end;
-    };
-    match broken {
-        Some(broken) if events.is_opening() => return Err(Failure::next(Refusal::broken(broken))),
-        Some(broken) => return Ok(end_with(exchange, downstream, broken).await),
-        None => {}
     }
     match downstream.write_response_body(Bytes::new(), true).await {
         Ok(()) => Ok(Connection::Reusable),
