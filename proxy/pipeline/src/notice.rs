@@ -203,7 +203,8 @@ mod tests {
 
     #[test]
     fn policies_name_every_window() {
-        let table: [(Dimension, &[(u64, u32)], &str); 4] = [
+        type Row = (Dimension, &'static [(u64, u32)], &'static str);
+        let table: [Row; 4] = [
             (
                 Dimension::Tokens,
                 &[(1000, 1), (50_000, 60)],

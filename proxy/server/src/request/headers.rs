@@ -97,21 +97,23 @@ pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
 /// The headers for the upstream: what APIs use, what filters have set and what the cluster is to
 /// get. The caller's credential is none of it unless the cluster passes it on, and the answer is
 /// never compressed, for it is read here.
-pub(crate) fn upstream(facts: &Facts, cluster: &ClusterTable) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(facts.headers.len() + 8);
+pub(crate) fn upstream(
+    inbound: &HeaderMap,
+    edited: &[HeaderName],
+    cluster: &ClusterTable,
+) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(inbound.len() + 8);
     let granted = |name: &str| {
         cluster
             .forward_headers
             .iter()
             .any(|granted| granted == "*" || granted == name)
     };
-    for (name, value) in &facts.headers {
+    for (name, value) in inbound {
         let goes = if [AUTHORIZATION, X_API_KEY, COOKIE].contains(name) {
             cluster.pass_authorization
         } else {
-            is_api_header(name.as_str())
-                || facts.edited_headers.contains(name)
-                || granted(name.as_str())
+            is_api_header(name.as_str()) || edited.contains(name) || granted(name.as_str())
         };
         if goes {
             headers.append(name.clone(), value.clone());
@@ -253,7 +255,7 @@ pub(crate) fn uuid_v4(random: u128) -> String {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
 
@@ -263,6 +265,11 @@ mod tests {
             head.append_header(*name, *value).unwrap();
         }
         head
+    }
+
+    fn cluster(lines: &str) -> ClusterTable {
+        let text = format!("[clusters.c]\nendpoints = [\"h:1\"]\n{lines}\n");
+        weir_config::parse(&text, "f").unwrap().clusters["c"].clone()
     }
 
     #[test]
@@ -276,17 +283,56 @@ mod tests {
             ("x-priority", "0"),
             ("authorization", "Bearer k"),
             ("user-agent", "ua"),
+            ("x-own", "1"),
             ("accept-encoding", "gzip"),
         ]);
         let inward = inbound(&head);
         let names: Vec<&str> = inward.keys().map(HeaderName::as_str).collect();
-        assert_eq!(names, ["authorization", "user-agent", "accept-encoding"]);
-        let onward = upstream(&inward, false);
-        assert_eq!(
-            onward.keys().map(HeaderName::as_str).collect::<Vec<_>>(),
-            ["user-agent"]
-        );
-        assert!(upstream(&inward, true).contains_key(AUTHORIZATION));
+        let expected = ["authorization", "user-agent", "x-own", "accept-encoding"];
+        assert_eq!(names, expected);
+        let sent = |lines: &str, edited: &[HeaderName]| {
+            let onward = upstream(&inward, edited, &cluster(lines));
+            let mut names: Vec<_> = onward.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort_unstable();
+            names.join(" ")
+        };
+        let own = [HeaderName::from_static("x-own")];
+        let table: [(&str, &[HeaderName], &str); 5] = [
+            ("", &[], "accept-encoding user-agent"),
+            ("", &own, "accept-encoding user-agent x-own"),
+            (
+                "forward_headers = [\"x-own\"]",
+                &[],
+                "accept-encoding user-agent x-own",
+            ),
+            (
+                "forward_headers = [\"*\"]",
+                &[],
+                "accept-encoding user-agent x-own",
+            ),
+            (
+                "pass_authorization = true",
+                &[],
+                "accept-encoding authorization user-agent",
+            ),
+        ];
+        for (lines, edited, expected) in table {
+            assert_eq!(sent(lines, edited), expected, "{lines} {edited:?}");
+        }
+        let onward = upstream(&inward, &[], &cluster(""));
+        assert_eq!(onward[ACCEPT_ENCODING], "identity");
+    }
+
+    #[test]
+    fn either_region_is_both() {
+        for name in ["x-nvcf-target-region", "x-groq-region"] {
+            let inward = inbound(&request(&[(name, "eu")]));
+            let onward = upstream(&inward, &[], &cluster(""));
+            assert_eq!(
+                (&onward[REGION], &onward[OLD_REGION]),
+                (&"eu".parse().unwrap(), &"eu".parse().unwrap())
+            );
+        }
     }
 
     #[test]

@@ -67,20 +67,22 @@ impl Fault {
     /// themselves or those of the failed response.
     pub(crate) fn read(data: &[u8]) -> Self {
         let event: Value = serde_json::from_slice(data).unwrap_or_default();
-        let error = [&event["response"]["error"], &event["error"], &event]
+        let error = ["/response/error", "/error", ""]
             .into_iter()
-            .find(|value| value.is_object())
-            .unwrap_or(&Value::Null);
-        let message = error["message"].as_str().or(event["error"].as_str());
-        let word = |name: &str| error[name].as_str().unwrap_or_default();
-        let callers = |word: &str| CALLERS_FAULTS.contains(&word);
-        let status = error["code"].as_u64().or(error["status"].as_u64());
+            .find_map(|place| event.pointer(place)?.as_object());
+        let member = |name: &str| error?.get(name);
+        let word = |name: &str| member(name).and_then(Value::as_str);
+        let plain = event.get("error").and_then(Value::as_str);
+        let message = word("message").or(plain);
+        let callers = |name: &str| word(name).is_some_and(|word| CALLERS_FAULTS.contains(&word));
+        let number = |name: &str| member(name).and_then(Value::as_u64);
+        let status = number("code").or(number("status"));
         let client_status = status.is_some_and(|status| matches!(status, 400..=407 | 410..=428));
         Self {
             message: message
                 .unwrap_or("the backend reported an error")
                 .to_owned(),
-            may_pass: !(callers(word("type")) || callers(word("code")) || client_status),
+            may_pass: !(callers("type") || callers("code") || client_status),
         }
     }
 }

@@ -115,7 +115,7 @@ const CLAUDE_CODE_HEADER: &str = "x-claude-code-session-id";
 const SESSION_ID_MAX: usize = 256;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use weir_dialect::peek;
 
@@ -211,7 +211,8 @@ mod tests {
     fn names_that_cannot_be_ones_are_told() {
         let long = "x".repeat(257);
         let long_key = format!(r#"{CHAT},"prompt_cache_key":"{long}""#);
-        let table: [(&str, &[(&'static str, &str)], &str); 4] = [
+        type Row<'a> = (&'a str, &'a [(&'static str, &'a str)], &'a str);
+        let table: [Row<'_>; 4] = [
             (
                 CHAT,
                 &[("x-multi-turn-session-id", &long)],

@@ -52,7 +52,7 @@ pub(crate) fn head(
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = facts.method.clone();
     parts.uri = uri(exchange.api, facts.query.as_deref(), upstream, target)?;
-    parts.headers = headers::upstream(facts, &upstream.table);
+    parts.headers = headers::upstream(&facts.headers, &facts.edited_headers, &upstream.table);
     if let Some((name, key)) = &upstream.credential {
         parts.headers.insert(name.clone(), key.clone());
     }
