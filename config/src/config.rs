@@ -12,6 +12,7 @@ use crate::field::{Field, plain_name};
 use crate::filter::FilterTable;
 use crate::function::{FunctionTable, FunctionsApiTable, read_functions};
 use crate::functions_file;
+use crate::key_set::KeySet;
 use crate::key_table::{KeyEntry, KeyTable};
 use crate::listener::Listener;
 use crate::pipeline::PipelineTable;
@@ -47,6 +48,8 @@ pub struct Config {
     pub simulators: Vec<SimulatorTable>,
     /// `[key_tables.NAME]`.
     pub key_tables: BTreeMap<String, KeyTable>,
+    /// `[key_sets.NAME]`.
+    pub key_sets: BTreeMap<String, KeySet>,
     /// `[filters.NAME]`.
     pub filters: BTreeMap<String, FilterTable>,
     /// `[pipelines.NAME]`.
@@ -148,6 +151,9 @@ impl Config {
             }),
             key_tables: root.or("key_tables", BTreeMap::new(), |f| {
                 f.map(plain_name, KeyTable::read)
+            }),
+            key_sets: root.or("key_sets", BTreeMap::new(), |f| {
+                f.map(plain_name, KeySet::read)
             }),
             filters: root.or("filters", BTreeMap::new(), |f| {
                 f.map(plain_name, FilterTable::read)

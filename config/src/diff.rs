@@ -35,6 +35,12 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
         &new.key_tables,
         ConfigDiff::key_table,
     );
+    diff.tables(
+        "key_sets",
+        &old.key_sets,
+        &new.key_sets,
+        ConfigDiff::changed,
+    );
     diff.tables("filters", &old.filters, &new.filters, ConfigDiff::changed);
     diff.tables(
         "pipelines",

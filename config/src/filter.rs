@@ -75,10 +75,13 @@ pub struct Grants {
     pub read_body: bool,
     /// JSON pointers of the body it may change, each with what is below it; `*` is all.
     pub write_json: Vec<String>,
-    /// Whether it may set attributes, in the name space of its own name.
+    /// Whether it may set attributes, in the name space of its own name, and replace settings of
+    /// the model for the exchange at hand.
     pub attributes: bool,
     /// Key tables it may look keys up in.
     pub key_tables: Vec<String>,
+    /// Key sets it may read.
+    pub key_sets: Vec<String>,
     /// Clusters it may send requests of its own to.
     pub clusters: Vec<String>,
     /// Whether it may reserve from token budgets.
@@ -128,6 +131,8 @@ pub struct FilterLimits {
     pub scratch_bytes: u32,
     /// Edits one call may return.
     pub edits_max: u32,
+    /// Requests of its own under way at once; a further one fails.
+    pub sends_max: u32,
     /// Series its metrics may have.
     pub metric_series_max: u32,
 }
@@ -150,6 +155,7 @@ impl Default for Grants {
             write_json: Vec::new(),
             attributes: false,
             key_tables: Vec::new(),
+            key_sets: Vec::new(),
             clusters: Vec::new(),
             limiters: false,
             stores: false,
@@ -173,6 +179,7 @@ impl Default for FilterLimits {
             log_lines_per_second: 100,
             scratch_bytes: 4_096,
             edits_max: 64,
+            sends_max: 32,
             metric_series_max: 1_000,
         }
     }
@@ -264,6 +271,7 @@ impl Grants {
             write_json: table.or("write_json", default.write_json, |f| f.list(pointer)),
             attributes: table.or("attributes", default.attributes, Field::flag),
             key_tables: table.or("key_tables", default.key_tables, Field::names),
+            key_sets: table.or("key_sets", default.key_sets, Field::names),
             clusters: table.or("clusters", default.clusters, Field::names),
             limiters: table.or("limiters", default.limiters, Field::flag),
             stores: table.or("stores", default.stores, Field::flag),
@@ -324,6 +332,7 @@ impl FilterLimits {
                 f.integer(0..=1 << 20)
             }),
             edits_max: table.or("edits_max", default.edits_max, |f| f.integer(0..=10_000)),
+            sends_max: table.or("sends_max", default.sends_max, |f| f.integer(1..=10_000)),
             metric_series_max: table.or("metric_series_max", default.metric_series_max, |f| {
                 f.integer(0..=100_000)
             }),

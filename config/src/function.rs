@@ -136,7 +136,7 @@ impl PriorityTable {
     }
 }
 
-fn priority(field: &Field<'_>) -> Option<u32> {
+pub(crate) fn priority(field: &Field<'_>) -> Option<u32> {
     field.integer(0..=u32::MAX.into())
 }
 

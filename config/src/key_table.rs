@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use serde::Serialize;
 
 use crate::field::Field;
+use crate::function::priority;
 use crate::reader::Table;
 use crate::secret::{Secret, mask_hash};
 
@@ -32,10 +33,10 @@ pub struct KeyEntry {
     pub tenant: String,
     /// The plan of the tenant, for filters to read.
     pub plan: String,
-    /// Models it may call (`function/model`); empty: all.
+    /// Models it may call (`function/model`, or `function/*`); empty: all.
     pub models: Vec<String>,
-    /// Its priority, for filters to read.
-    pub priority: i16,
+    /// Whether its calls are served first: lower before higher, 0 is the highest.
+    pub priority: Option<u32>,
 }
 
 impl KeyTable {
@@ -98,9 +99,7 @@ impl KeyEntry {
             tenant: table.or("tenant", id.clone(), Field::name),
             plan: table.or("plan", "default".into(), Field::name),
             models: table.or("models", Vec::new(), Field::names),
-            priority: table.or("priority", 0, |f| {
-                f.integer(i16::MIN.into()..=i16::MAX.into())
-            }),
+            priority: table.optional("priority", priority),
             id,
             sha256,
             key,

@@ -13,6 +13,7 @@ mod filter;
 mod function;
 mod functions_file;
 mod key;
+mod key_set;
 mod key_table;
 mod listener;
 mod pipeline;
@@ -38,6 +39,7 @@ pub use filter::{
 };
 pub use function::{FunctionTable, FunctionsApiTable, ModelTable, PriorityTable, VersionTable};
 pub use key::{filter_error, locate};
+pub use key_set::KeySet;
 pub use key_table::{KeyEntry, KeyTable};
 pub use listener::{Listener, TlsTable};
 pub use pipeline::PipelineTable;

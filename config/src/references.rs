@@ -103,6 +103,10 @@ impl References<'_> {
                     &self.config.key_tables,
                 );
             }
+            for (index, set) in filter.grants.key_sets.iter().enumerate() {
+                let key = key::join("filters", name) + &format!(".grants.key_sets[{index}]");
+                self.declared(&key, "key set", "key_sets", set, &self.config.key_sets);
+            }
             for (index, cluster) in filter.grants.clusters.iter().enumerate() {
                 let key = key::join("filters", name) + &format!(".grants.clusters[{index}]");
                 self.declared(&key, "cluster", "clusters", cluster, &self.config.clusters);

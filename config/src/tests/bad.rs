@@ -116,7 +116,7 @@ id = "b"
 id = "c"
 key = "x"
 sha256 = "37a721706adc5240e60def713f9817d6800983f74ab6c89c32f41c244b29e03f"
-priority = 40000
+priority = -1
 [[key_tables.t.keys]]
 id = "d"
 key = 12345
@@ -127,7 +127,7 @@ key = "x""#,
 6:10: key_tables.t.keys[1].sha256: is not a SHA-256: it must be 64 hex digits; take the output of: printf %s KEY | sha256sum
 7:1: key_tables.t.keys[2].sha256: `sha256` and `key` are both missing; write one of the two: printf %s KEY | sha256sum gives the sha256
 12:10: key_tables.t.keys[3].sha256: `sha256` and `key` are both there; write one of the two: printf %s KEY | sha256sum gives the sha256
-13:12: key_tables.t.keys[3].priority: 40000 is out of range; write a number from -32768 to 32767
+13:12: key_tables.t.keys[3].priority: -1 is out of range; write a number from 0 to 4294967295
 16:7: key_tables.t.keys[4].key: is of type integer; write a string
 17:1: key_tables.t.keys[5]: the key `e` is the same as one before it; remove it or make a new key"#,
     );
@@ -151,6 +151,7 @@ on_error = "retry"
 config = 5
 [filters.d.grants]
 key_tables = ["nobody"]
+key_sets = ["nobody"]
 write_json = ["model"]
 read_headers = ["x y", "X-OK", 7]
 wasi = "full"
@@ -171,18 +172,19 @@ config = { big = 99999999999999999999, inf = inf }"#,
 12:12: filters.d.on_error: no such value `retry`; use one of: deny, allow, retry-fresh
 13:10: filters.d.config: is of type integer; write a table
 15:15: filters.d.grants.key_tables[0]: no key table named `nobody`; declare [key_tables.nobody]
-16:15: filters.d.grants.write_json[0]: `model` is not a JSON pointer; write for example "/temperature", or "*" for all
-17:17: filters.d.grants.read_headers[0]: `x y` is not a header name; write one name per element, or "*" for all
-17:32: filters.d.grants.read_headers[2]: is of type integer; write a string
-18:8: filters.d.grants.wasi: no such value `full`; use one of: none, minimal
-19:1: filters.d.grants.read_bodies: unknown key `read_bodies`; did you mean `read_body`?
-21:14: filters.d.limits.request_ms: 0 is out of range; write a number from 1 to 60000
-22:16: filters.d.limits.memory_bytes: 1 is out of range; write a number from 65536 to 1073741824
-23:1: filters.e.module: missing key `module`; add module = "builtin:NAME" or the path of a .wasm file
-26:8: filters.f.role: `builtin:auth` has the role auth; remove `role`
-27:10: filters."a.b": `a.b` is not a name; use 1 to 64 letters, digits, `-` and `_`
-29:18: filters."a.b".config.big: 99999999999999999999 is out of range; write a number from -9223372036854775808 to 9223372036854775807
-29:46: filters."a.b".config.inf: inf is no number JSON has; write a finite number"#,
+16:13: filters.d.grants.key_sets[0]: no key set named `nobody`; declare [key_sets.nobody]
+17:15: filters.d.grants.write_json[0]: `model` is not a JSON pointer; write for example "/temperature", or "*" for all
+18:17: filters.d.grants.read_headers[0]: `x y` is not a header name; write one name per element, or "*" for all
+18:32: filters.d.grants.read_headers[2]: is of type integer; write a string
+19:8: filters.d.grants.wasi: no such value `full`; use one of: none, minimal
+20:1: filters.d.grants.read_bodies: unknown key `read_bodies`; did you mean `read_body`?
+22:14: filters.d.limits.request_ms: 0 is out of range; write a number from 1 to 60000
+23:16: filters.d.limits.memory_bytes: 1 is out of range; write a number from 65536 to 1073741824
+24:1: filters.e.module: missing key `module`; add module = "builtin:NAME" or the path of a .wasm file
+27:8: filters.f.role: `builtin:auth` has the role auth; remove `role`
+28:10: filters."a.b": `a.b` is not a name; use 1 to 64 letters, digits, `-` and `_`
+30:18: filters."a.b".config.big: 99999999999999999999 is out of range; write a number from -9223372036854775808 to 9223372036854775807
+30:46: filters."a.b".config.inf: inf is no number JSON has; write a finite number"#,
     );
 }
 

@@ -81,6 +81,7 @@ fn anywhere(key: &str) -> String {
         .collect();
     let named = [
         "key_tables",
+        "key_sets",
         "filters",
         "pipelines",
         "clusters",

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 pub use crate::bindings::imports::weir::filter::exchange::ExchangeMeta;
 use crate::raw::exchange as raw;
 use crate::raw::host;
-use crate::types::{Failure, InternId, Principal, RequestView, SessionKey};
+use crate::types::{Failure, InternId, Principal, RequestView, SessionKey, UNNUMBERED};
 
 /// A header's name known to the host: reading by it sends no string.
 ///
@@ -164,6 +164,9 @@ impl<T: Clone> PerSettings<T> {
             attribute(self.attribute)
         };
         let value = derive(text)?;
+        if id == UNNUMBERED {
+            return Ok(value);
+        }
         let mut entries = self.entries.borrow_mut();
         if entries.len() >= SETTINGS_MAX {
             entries.clear();
@@ -259,6 +262,19 @@ mod tests {
         view.settings = 0;
         let found = exchange.run(|| cache.of(&view, Ok::<_, ()>));
         assert_eq!(found, Ok(None));
+    }
+
+    #[test]
+    fn settings_without_a_number_are_asked_for_each_time() {
+        let cache = PerSettings::new("weir.routing-method");
+        let mut exchange = Exchange::new();
+        for name in ["random", "other"] {
+            exchange.set_attribute("weir.routing-method", name);
+            let mut view = exchange.view();
+            view.settings = crate::UNNUMBERED;
+            let found = exchange.run(|| cache.of(&view, Ok::<_, ()>));
+            assert_eq!(found, Ok(Some(name.to_owned())));
+        }
     }
 
     #[test]

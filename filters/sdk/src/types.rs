@@ -122,7 +122,7 @@ impl From<LocalResponse> for Outcome {
 }
 
 impl Principal {
-    /// A principal that may call every model, with the default priority.
+    /// A principal that may call every model, without a priority.
     #[must_use]
     pub fn new(subject: &str, tenant: &str) -> Self {
         Self {
@@ -131,7 +131,13 @@ impl Principal {
             plan: String::new(),
             scopes: Vec::new(),
             models: Vec::new(),
-            priority: 0,
+            priority: None,
         }
     }
 }
+
+/// [`RequestView::priority`] when nobody has set one.
+pub const NO_PRIORITY: u32 = u32::MAX;
+/// [`RequestView::settings`] when there are some, but no number was left for them: nothing may be
+/// kept by it. [`PerSettings`](crate::exchange::PerSettings) knows.
+pub const UNNUMBERED: InternId = u32::MAX;

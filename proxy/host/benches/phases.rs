@@ -226,7 +226,7 @@ fn principal(services: &Services) -> Principal {
         plan: Arc::from("default"),
         scopes: Vec::new(),
         models: Vec::new(),
-        priority: 0,
+        priority: None,
     }
 }
 

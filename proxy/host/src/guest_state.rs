@@ -50,18 +50,18 @@ impl FilterIdentity {
         let named = grants.read_headers.iter().filter(|name| *name != "*");
         Self {
             name: Arc::from(name),
-            limits,
             reads: named
                 .filter_map(|name| HeaderName::from_bytes(name.as_bytes()).ok())
                 .collect(),
             reads_all: grants.read_headers.iter().any(|name| name == "*"),
             grants,
+            sends: tokio::sync::Semaphore::new(limits.sends_max as usize),
+            limits,
             log: Mutex::new(LogSecond {
                 began: Instant::now(),
                 lines: 0,
                 suppressed: 0,
             }),
-            sends: tokio::sync::Semaphore::new(SENDS_MAX),
         }
     }
 
@@ -267,9 +267,6 @@ const CREDENTIALS: &[&str] = &[
     "proxy-authorization",
     "set-cookie",
 ];
-
-/// Requests one filter may have under way at once.
-const SENDS_MAX: usize = 16;
 
 const TABLE_ELEMENTS_MAX: usize = 20_000;
 

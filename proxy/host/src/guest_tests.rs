@@ -280,6 +280,7 @@ impl Outbound for Upstream {
                 status: StatusCode::OK,
                 headers: HeaderMap::new(),
                 body: Bytes::new(),
+                trailers: HeaderMap::new(),
             })
         })
     }

@@ -162,7 +162,7 @@ mod tests {
             plan: "p".into(),
             scopes: Vec::new(),
             models: Vec::new(),
-            priority: 0,
+            priority: None,
         };
         KeyEntry {
             sha256: Sha256::digest(key).into(),

@@ -8,9 +8,12 @@ use parking_lot::Mutex;
 use weir_pipeline::intern::Interner;
 use weir_store::{Limiters, Slots, Stores};
 
-use crate::capability::http_client::Outbound;
+use crate::bindings::weir::filter::types::Failure;
+use crate::capability::http_client::{Outbound, OutboundResponse};
 use crate::capability::metrics::FilterMetrics;
+use crate::flights::Flights;
 use crate::guest_state::{FilterIdentity, clock};
+use crate::key_set::KeySets;
 use crate::key_table::KeyTables;
 use crate::tick_length::TickLength;
 
@@ -26,10 +29,14 @@ pub struct Services {
     pub slots: Slots,
     /// Known caller keys; the server replaces them at each reload.
     pub key_tables: ArcSwap<KeyTables>,
+    /// Public keys of issuers; replaced together with the key tables.
+    pub key_sets: ArcSwap<KeySets>,
     /// Where filters' series go.
     pub registry: prometheus::Registry,
     /// How requests of filters leave; until the server sets it they are `unavailable`.
     pub outbound: OnceLock<Arc<dyn Outbound>>,
+    /// Requests under way that filters share, by filter, cluster and what the filter calls them.
+    pub(crate) shared_sends: Flights<(Arc<str>, String, String), Result<OutboundResponse, Failure>>,
     /// How finely deadlines are counted.
     pub(crate) tick: Arc<TickLength>,
     metrics: Mutex<HashMap<Arc<str>, Arc<FilterMetrics>>>,
@@ -45,7 +52,9 @@ impl Services {
             stores: Stores::default(),
             slots: Slots::default(),
             key_tables: ArcSwap::from_pointee(KeyTables::default()),
+            key_sets: ArcSwap::default(),
             registry,
+            shared_sends: Flights::default(),
             outbound: OnceLock::new(),
             tick: Arc::default(),
             metrics: Mutex::default(),

@@ -96,13 +96,14 @@ const BODY: &str = r#"
 const SEND: &str = r"
       (call $send (i32.const 4116) (i32.const 2)
         (i32.const 4112) (i32.const 3) (i32.const 4115) (i32.const 1)
-        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 60000) (i32.const 5120))
+        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 60000)
+        (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 5120))
       (if (i32.load8_u (i32.const 5120)) (then (return (call $respond (i32.const 403)))))
 ";
 
 const SEND_IMPORT: &str = r#"
   (import "weir:filter/http-client@0.1.0" "send"
-    (func $send (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
+    (func $send (param i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32 i32)))
 "#;
 
 const FOREIGN_IMPORT: &str =

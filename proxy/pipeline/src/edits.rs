@@ -1,9 +1,14 @@
 //! What a filter may change: checked against its grants, then applied as one unit or not at all.
 
+use std::sync::Arc;
+
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weir_dialect::JsonEdit;
 
+use crate::attributes::ATTRIBUTE_BYTES_MAX;
 use crate::facts::Facts;
+use crate::intern::Interner;
+use crate::settings::ModelSettings;
 
 /// One change of the headers at hand.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,7 +28,7 @@ pub struct Edits {
     pub headers: Vec<HeaderEdit>,
     /// Of the request body.
     pub json: Vec<JsonEdit>,
-    /// Notes for later filters.
+    /// Notes for later filters, or settings of the model for this exchange.
     pub attributes: Vec<(String, String)>,
 }
 
@@ -118,6 +123,7 @@ pub fn apply(
     grants: &EditGrants,
     side: Side,
     filter: &str,
+    interner: &Interner,
     facts: &mut Facts,
 ) -> Result<(), EditError> {
     let count = edits.headers.len() + edits.json.len() + edits.attributes.len();
@@ -135,8 +141,12 @@ pub fn apply(
         Some(edited.map_err(|e| EditError::Impossible(e.to_string()))?)
     };
     let mut attributes = facts.attributes.clone();
+    let mut settings = None;
     for (name, value) in &edits.attributes {
-        if !attributes.set(&format!("{filter}.{name}"), value) {
+        if name.starts_with("weir.") {
+            let current = settings.as_ref().or(facts.settings.as_deref());
+            settings = Some(setting(current, name, value)?);
+        } else if !attributes.set(&format!("{filter}.{name}"), value) {
             return Err(EditError::Impossible(format!(
                 "attribute `{name}`: too many or too long"
             )));
@@ -144,6 +154,10 @@ pub fn apply(
     }
     // From here on nothing can fail.
     facts.attributes = attributes;
+    if let Some(settings) = settings {
+        facts.view.settings = settings.changed_id(interner);
+        facts.settings = Some(Arc::new(settings));
+    }
     if let Some(body) = body {
         facts.view.body_bytes = u32::try_from(body.len()).unwrap_or(u32::MAX);
         facts.body = body;
@@ -161,6 +175,23 @@ pub fn apply(
         }
     }
     Ok(())
+}
+
+/// Settings with one of them replaced.
+fn setting(
+    current: Option<&ModelSettings>,
+    name: &str,
+    value: &str,
+) -> Result<ModelSettings, EditError> {
+    let impossible = |why: &str| EditError::Impossible(format!("attribute `{name}`: {why}"));
+    if value.len() > ATTRIBUTE_BYTES_MAX {
+        return Err(impossible("too long"));
+    }
+    let none = ModelSettings::default();
+    current
+        .unwrap_or(&none)
+        .with(name, value)
+        .ok_or_else(|| impossible("no setting of a model"))
 }
 
 fn check(edits: &Edits, grants: &EditGrants, side: Side) -> Result<(), EditError> {

@@ -8,6 +8,10 @@ use parking_lot::RwLock;
 /// Most names one process keeps. Beyond it [`Interner::intern`] answers [`NameId::NONE`].
 pub const NAMES_MAX: usize = 65_536;
 
+/// Of these, the names that only the gateway itself may use, for its configurations. Callers and
+/// filters bring names of their own, as many as they like: they must not keep a reload from working.
+pub const NAMES_KEPT: usize = 16_384;
+
 /// An interned name; equal ids mean equal strings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NameId(pub u32);
@@ -15,6 +19,8 @@ pub struct NameId(pub u32);
 impl NameId {
     /// No name.
     pub const NONE: Self = Self(0);
+    /// A text that there was no room for, where that must not be taken for none.
+    pub const UNNUMBERED: Self = Self(u32::MAX);
 }
 
 #[derive(Default)]
@@ -38,6 +44,15 @@ impl Interner {
 
     /// The id of `text`, new or known. Empty text, or a full table, is [`NameId::NONE`].
     pub fn intern(&self, text: &str) -> NameId {
+        self.intern_below(NAMES_MAX, text)
+    }
+
+    /// The same for what comes of callers and filters: leaves [`NAMES_KEPT`] names free.
+    pub fn intern_foreign(&self, text: &str) -> NameId {
+        self.intern_below(NAMES_MAX - NAMES_KEPT, text)
+    }
+
+    fn intern_below(&self, max: usize, text: &str) -> NameId {
         if text.is_empty() {
             return NameId::NONE;
         }
@@ -48,7 +63,7 @@ impl Interner {
         if let Some(&id) = names.by_text.get(text) {
             return NameId(id);
         }
-        if names.by_id.len() >= NAMES_MAX {
+        if names.by_id.len() >= max {
             return NameId::NONE;
         }
         let text: Arc<str> = Arc::from(text);
@@ -89,5 +104,19 @@ mod tests {
         }
         assert_eq!(names.intern("one more"), NameId::NONE);
         assert_ne!(names.intern("n7"), NameId::NONE);
+    }
+
+    #[test]
+    fn foreign_names_leave_room_for_the_configuration() {
+        let names = Interner::new();
+        for n in 0..NAMES_MAX {
+            let foreign = names.intern_foreign(&format!("caller{n}"));
+            assert_eq!(foreign == NameId::NONE, n >= NAMES_MAX - NAMES_KEPT);
+        }
+        for n in 0..NAMES_KEPT {
+            assert_ne!(names.intern(&format!("model{n}")), NameId::NONE);
+        }
+        assert_eq!(names.intern("one more"), NameId::NONE);
+        assert_ne!(names.intern_foreign("model7"), NameId::NONE);
     }
 }

@@ -58,9 +58,26 @@ impl ModelSettings {
         if *self == Self::default() {
             return Some(NameId::NONE);
         }
-        // Quoted: no two are written alike.
-        let id = interner.intern(&format!("{self:?}"));
+        let id = interner.intern(&self.written());
         (id != NameId::NONE).then_some(id)
+    }
+
+    /// The same for settings that a filter has changed: [`NameId::UNNUMBERED`] when there is no room
+    /// for another name.
+    #[must_use]
+    pub fn changed_id(&self, interner: &Interner) -> NameId {
+        if *self == Self::default() {
+            return NameId::NONE;
+        }
+        match interner.intern_foreign(&self.written()) {
+            NameId::NONE => NameId::UNNUMBERED,
+            id => id,
+        }
+    }
+
+    /// Quoted: no two are written alike.
+    fn written(&self) -> String {
+        format!("{self:?}")
     }
 }
 
@@ -126,6 +143,8 @@ mod tests {
         }
         let other = settings(&[("weir.routing-method", "other")]);
         assert_eq!(other.id(&names), None);
+        assert_eq!(other.changed_id(&names), NameId::UNNUMBERED);
+        assert_eq!(known.changed_id(&names), id.unwrap());
         assert_eq!(known.id(&names), id);
         assert_eq!(ModelSettings::default().id(&names), Some(NameId::NONE));
     }

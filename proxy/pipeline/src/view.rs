@@ -46,11 +46,12 @@ pub struct RequestView {
     pub body_bytes: u32,
     /// 0 for the first try of an upstream.
     pub attempt: u16,
-    /// Lower is served first.
-    pub priority: i16,
+    /// Lower is served first, 0 is the highest; none when nobody has set it.
+    pub priority: Option<u32>,
     /// Milliseconds left, 0 = no deadline.
     pub deadline_ms: u32,
-    /// What the config says of the model, see [`ModelSettings::id`]; [`NameId::NONE`] = nothing.
+    /// What the config says of the model, see [`ModelSettings::id`]; [`NameId::NONE`] = nothing,
+    /// [`NameId::UNNUMBERED`] = something that has no id.
     ///
     /// [`ModelSettings::id`]: crate::settings::ModelSettings::id
     pub settings: NameId,
@@ -71,7 +72,7 @@ impl RequestView {
             max_output_tokens: 0,
             body_bytes: 0,
             attempt: 0,
-            priority: 0,
+            priority: None,
             deadline_ms: 0,
             settings: NameId::NONE,
         }

@@ -180,6 +180,9 @@ fn runtime(
     host.services()
         .key_tables
         .store(Arc::clone(&snapshot.key_tables));
+    host.services()
+        .key_sets
+        .store(Arc::clone(&snapshot.key_sets));
     metrics.reloaded("applied", 1);
     Ok(Runtime::new(host, fleet, metrics, snapshot))
 }

@@ -13,7 +13,7 @@ use pingora::upstreams::peer::HttpPeer;
 use weir_config::{
     ClusterTable, Config, ConfigError, Endpoint, FilterTable, ModelTable, ModuleRef, OnError,
 };
-use weir_host::{Host, KeyTables, PrepareError, WasmFilter};
+use weir_host::{Host, KeySets, KeyTables, PrepareError, WasmFilter};
 use weir_pipeline::chain::Chain;
 use weir_pipeline::filter::Filter;
 use weir_pipeline::intern::NameId;
@@ -21,6 +21,7 @@ use weir_pipeline::settings::ModelSettings;
 use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
 
 use crate::builtin;
+use crate::key_sets;
 use crate::key_tables;
 use crate::snapshot::{Functions, ModelTarget, Route, Snapshot, Target, Upstream};
 use crate::upstream::IdleLinks;
@@ -94,6 +95,10 @@ impl Compiler<'_> {
             errors.extend(more);
             KeyTables::default()
         });
+        let key_sets = key_sets::read(&config, &text, self.origin).unwrap_or_else(|more| {
+            errors.extend(more);
+            KeySets::default()
+        });
         if !errors.is_empty() {
             errors.sort_by_key(|error| (error.line, error.column));
             return Err(errors);
@@ -138,6 +143,7 @@ impl Compiler<'_> {
             default_chain,
             upstreams,
             key_tables: Arc::new(key_tables),
+            key_sets: Arc::new(key_sets),
         })
     }
 

@@ -17,6 +17,7 @@ mod builtin;
 mod compile;
 mod complete;
 mod health_check;
+mod key_sets;
 mod key_tables;
 mod outbound;
 mod reload;

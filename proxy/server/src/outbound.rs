@@ -3,9 +3,10 @@
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{CONTENT_LENGTH, HOST};
-use http::{HeaderValue, Uri};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE};
+use http::{HeaderMap, HeaderValue, Uri};
 use pingora::http::RequestHeader;
+use pingora::protocols::http::client::HttpSession;
 use weir_host::{
     OUTBOUND_BODY_BYTES_MAX, Outbound, OutboundAnswer, OutboundError, OutboundRequest,
     OutboundResponse,
@@ -52,6 +53,9 @@ async fn send(
         .upstreams
         .get(&request.cluster)
         .ok_or(OutboundError::UnknownCluster)?;
+    if request.tls_only && upstream.table.tls.is_none() {
+        return Err(OutboundError::Plaintext);
+    }
     let mut tried = Vec::new();
     for _ in 0..=upstream.retries {
         let Some((index, reservation)) = reserve(runtime, upstream, &tried) else {
@@ -95,7 +99,17 @@ fn head(request: &OutboundRequest, upstream: &Upstream, target: &Target) -> Opti
     parts
         .headers
         .insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
+    if let Some(authorization) = &upstream.authorization {
+        parts.headers.insert(AUTHORIZATION, authorization.clone());
+    }
     parts.uri = if upstream.table.http2 {
+        let content_type = request.headers.get(CONTENT_TYPE);
+        if content_type.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc")) {
+            // Some proxies on the way drop trailers without it, and the status is in them.
+            parts
+                .headers
+                .insert(TE, HeaderValue::from_static("trailers"));
+        }
         let scheme = if upstream.table.tls.is_some() {
             "https"
         } else {
@@ -136,10 +150,15 @@ async fn ask(
         }
         read.extend_from_slice(&chunk);
     }
+    let trailers = match &mut session {
+        HttpSession::H2(session) => session.read_trailers().await?.unwrap_or_default(),
+        _ => HeaderMap::new(),
+    };
     let answer = session.response_header().map(|head| OutboundResponse {
         status: head.status,
         headers: head.headers.clone(),
         body: read.freeze(),
+        trailers,
     });
     if session.response_done() {
         release(&runtime.connector, upstream, target, session).await;

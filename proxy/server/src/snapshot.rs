@@ -8,7 +8,7 @@ use std::time::Duration;
 use http::{HeaderName, HeaderValue};
 use pingora::upstreams::peer::HttpPeer;
 use weir_config::{ClusterTable, Config, RouteTable};
-use weir_host::{KeyTables, WasmFilter};
+use weir_host::{KeySets, KeyTables, WasmFilter};
 use weir_pipeline::chain::Chain;
 use weir_pipeline::intern::NameId;
 use weir_pipeline::settings::ModelSettings;
@@ -40,6 +40,8 @@ pub(crate) struct Snapshot {
     pub(crate) routes: Vec<Route>,
     /// Who may call; made live together with the snapshot.
     pub(crate) key_tables: Arc<KeyTables>,
+    /// Whose tokens count; made live together with the snapshot.
+    pub(crate) key_sets: Arc<KeySets>,
 }
 
 impl Snapshot {

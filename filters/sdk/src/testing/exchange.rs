@@ -7,8 +7,8 @@ use crate::http_client::{Request, Response};
 use crate::lifecycle::{self, ConfigError, Filter};
 use crate::state::{HeaderForms, Unit};
 use crate::types::{
-    Endpoint, Failure, InternId, Principal, RequestView, SessionKey, SessionSource, Traits,
-    Transport,
+    Endpoint, Failure, InternId, NO_PRIORITY, Principal, RequestView, SessionKey, SessionSource,
+    Traits, Transport,
 };
 
 /// One scripted exchange, and the host around it.
@@ -62,6 +62,13 @@ impl Exchange {
             .headers
             .push((name.to_ascii_lowercase(), value.into()));
         self
+    }
+
+    /// Replaces a request header between runs.
+    pub fn set_header(&mut self, name: &str, value: impl Into<Vec<u8>>) {
+        let name = name.to_ascii_lowercase();
+        self.world.headers.retain(|(known, _)| *known != name);
+        self.world.headers.push((name, value.into()));
     }
 
     /// The request body; JSON text for `exchange::json`.
@@ -118,6 +125,25 @@ impl Exchange {
         self
     }
 
+    /// Adds a key set: the JSON text that its file would have.
+    #[must_use]
+    pub fn key_set(mut self, name: &str, json: &str) -> Self {
+        self.set_key_set(name, json);
+        self
+    }
+
+    /// Changes a key set between runs.
+    pub fn set_key_set(&mut self, name: &str, json: &str) {
+        self.world.key_sets.insert(name.to_owned(), json.to_owned());
+    }
+
+    /// A cluster without TLS; the others have it.
+    #[must_use]
+    pub fn plaintext(mut self, cluster: &str) -> Self {
+        self.world.plaintext.push(cluster.to_owned());
+        self
+    }
+
     /// The host's estimate of input tokens, and the output tokens the caller allows (0 = not
     /// given).
     #[must_use]
@@ -167,11 +193,17 @@ impl Exchange {
         self
     }
 
-    /// Queues the answer of the next `http_client::send`.
+    /// Queues the answer of the next `http_client::send`. When none is left, sending answers
+    /// [`Failure::Unavailable`].
     #[must_use]
     pub fn answer(mut self, answer: Result<Response, Failure>) -> Self {
-        self.world.answers.push_back(answer);
+        self.push_answer(answer);
         self
+    }
+
+    /// Queues an answer between runs.
+    pub fn push_answer(&mut self, answer: Result<Response, Failure>) {
+        self.world.answers.push_back(answer);
     }
 
     /// Makes every call of `state` fail, as when a store is down; `None` mends it.
@@ -209,7 +241,12 @@ impl Exchange {
             max_output_tokens: self.max_output_tokens,
             body_bytes: u32::try_from(self.world.body.len()).unwrap_or(u32::MAX),
             attempt: self.attempt,
-            priority: self.world.principal.as_ref().map_or(0, |who| who.priority),
+            priority: self
+                .world
+                .principal
+                .as_ref()
+                .and_then(|who| who.priority)
+                .unwrap_or(NO_PRIORITY),
             deadline_ms: 0,
             settings: self.settings(),
         }

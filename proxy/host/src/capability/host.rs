@@ -37,7 +37,7 @@ impl Host for GuestState {
         if self.pure || value.len() > NAME_BYTES_MAX {
             return NameId::NONE.0;
         }
-        self.services.interner.intern(&value).0
+        self.services.interner.intern_foreign(&value).0
     }
 
     fn name_of(&mut self, id: u32) -> String {

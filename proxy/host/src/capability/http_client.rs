@@ -2,6 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -10,7 +11,7 @@ use wasmtime::component::Linker;
 
 use crate::bindings::weir::filter::http_client::{Host, Request, Response};
 use crate::bindings::weir::filter::types::Failure;
-use crate::guest_state::GuestState;
+use crate::guest_state::{FilterIdentity, GuestState};
 
 /// A request of a filter to a cluster it was granted; checked already.
 #[derive(Clone, Debug)]
@@ -27,6 +28,8 @@ pub struct OutboundRequest {
     pub body: Bytes,
     /// For the whole of it, from connecting to the last byte of the answer.
     pub timeout: Duration,
+    /// It must not be sent without TLS.
+    pub tls_only: bool,
 }
 
 /// The answer.
@@ -38,6 +41,8 @@ pub struct OutboundResponse {
     pub headers: HeaderMap,
     /// At most [`OUTBOUND_BODY_BYTES_MAX`].
     pub body: Bytes,
+    /// Trailers, of HTTP/2.
+    pub trailers: HeaderMap,
 }
 
 /// Why there is no answer.
@@ -55,6 +60,9 @@ pub enum OutboundError {
     /// The answer is longer than [`OUTBOUND_BODY_BYTES_MAX`].
     #[error("the answer is too large")]
     TooLarge,
+    /// It must not be sent without TLS, and the cluster has none.
+    #[error("the cluster has no TLS")]
+    Plaintext,
     /// The gateway's own fault.
     #[error("internal error")]
     Internal,
@@ -82,19 +90,36 @@ impl Host for GuestState {
         if !self.may_suspend {
             return Err(Failure::WouldBlock);
         }
-        let request = checked(cluster, req)?;
+        let (request, share) = checked(cluster, req)?;
         let outbound = self.services.outbound.get().ok_or(Failure::Unavailable)?;
-        // No waiting in line: a filter that is slow to be answered must not queue up exchanges.
-        let _permit = self
-            .filter
-            .sends
-            .try_acquire()
-            .map_err(|_| Failure::Unavailable)?;
         self.side_effects = true;
         let timeout = request.timeout;
-        let answer = tokio::time::timeout(timeout, outbound.send(request)).await;
+        let key = share.map(|share| (self.filter.name.clone(), request.cluster.clone(), share));
+        let sent = {
+            let (outbound, filter) = (outbound.clone(), self.filter.clone());
+            move || sent(outbound, filter, request)
+        };
+        let answer = async {
+            match key {
+                None => sent().await,
+                Some(key) => self.services.shared_sends.join(key, sent).await,
+            }
+        };
+        let answer = tokio::time::timeout(timeout, answer).await;
         response(answer.map_err(|_| Failure::Timeout)??)
     }
+}
+
+/// Sends a request, alone or for all who share it.
+async fn sent(
+    outbound: Arc<dyn Outbound>,
+    filter: Arc<FilterIdentity>,
+    request: OutboundRequest,
+) -> Result<OutboundResponse, Failure> {
+    // No waiting in line: a filter that is slow to be answered must not queue up exchanges.
+    let permit = filter.sends.try_acquire();
+    let _permit = permit.map_err(|_| Failure::Unavailable)?;
+    Ok(outbound.send(request).await?)
 }
 
 /// The interface for instances that cannot suspend: every request is `would-block`.
@@ -114,11 +139,13 @@ pub(super) fn add_refusing(linker: &mut Linker<GuestState>) -> wasmtime::Result<
     })
 }
 
-fn checked(cluster: String, req: Request) -> Result<OutboundRequest, Failure> {
+/// The request, and what it is called among those that are shared.
+fn checked(cluster: String, req: Request) -> Result<(OutboundRequest, Option<String>), Failure> {
     if req.body.len() > OUTBOUND_BODY_BYTES_MAX || req.headers.len() > HEADERS_MAX {
         return Err(Failure::TooLarge);
     }
-    if req.path_and_query.len() > PATH_BYTES_MAX {
+    let share_bytes = req.share.as_ref().map_or(0, String::len);
+    if req.path_and_query.len() > PATH_BYTES_MAX || share_bytes > SHARE_BYTES_MAX {
         return Err(Failure::TooLarge);
     }
     let uri = http::uri::PathAndQuery::try_from(req.path_and_query.as_str());
@@ -140,28 +167,36 @@ fn checked(cluster: String, req: Request) -> Result<OutboundRequest, Failure> {
     if method == Method::CONNECT {
         return Err(Failure::Denied);
     }
-    Ok(OutboundRequest {
+    let request = OutboundRequest {
         cluster,
         method,
         path_and_query: req.path_and_query,
         headers,
         body: Bytes::from(req.body),
         timeout: Duration::from_millis(u64::from(req.timeout_ms.clamp(1, TIMEOUT_MS_MAX))),
-    })
+        tls_only: req.tls_only,
+    };
+    Ok((request, req.share))
 }
 
 fn response(answer: OutboundResponse) -> Result<Response, Failure> {
-    if answer.body.len() > OUTBOUND_BODY_BYTES_MAX || answer.headers.len() > HEADERS_ANSWERED_MAX {
+    let headers = answer.headers.len() + answer.trailers.len();
+    if answer.body.len() > OUTBOUND_BODY_BYTES_MAX || headers > HEADERS_ANSWERED_MAX {
         return Err(Failure::TooLarge);
     }
+    Ok(Response {
+        status: answer.status.as_u16(),
+        headers: pairs(&answer.headers),
+        body: answer.body.to_vec(),
+        trailers: pairs(&answer.trailers),
+    })
+}
+
+fn pairs(headers: &HeaderMap) -> Vec<(String, Vec<u8>)> {
     let pair = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), value.as_bytes().to_vec())
     };
-    Ok(Response {
-        status: answer.status.as_u16(),
-        headers: answer.headers.iter().map(pair).collect(),
-        body: answer.body.to_vec(),
-    })
+    headers.iter().map(pair).collect()
 }
 
 /// They belong to the connection, to framing, or to the cluster's configuration.
@@ -181,87 +216,10 @@ const NEVER_SET: &[&str] = &[
 
 const HEADERS_MAX: usize = 64;
 const HEADERS_ANSWERED_MAX: usize = 256;
+const SHARE_BYTES_MAX: usize = 256;
 const PATH_BYTES_MAX: usize = 8192;
 const TIMEOUT_MS_MAX: u32 = 60_000;
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, reason = "tests")]
-mod tests {
-    use std::sync::Arc;
-
-    use weir_config::{FilterLimits, Grants};
-
-    use super::*;
-    use crate::guest_state::FilterIdentity;
-    use crate::services::Services;
-
-    /// Answers with the path; `/never` is never answered.
-    struct Echo;
-
-    impl Outbound for Echo {
-        fn send(&self, request: OutboundRequest) -> OutboundAnswer {
-            Box::pin(async move {
-                match request.path_and_query.as_str() {
-                    "/never" => std::future::pending().await,
-                    "/long" => Err(OutboundError::TooLarge),
-                    path => Ok(OutboundResponse {
-                        status: StatusCode::OK,
-                        headers: request.headers,
-                        body: Bytes::copy_from_slice(path.as_bytes()),
-                    }),
-                }
-            })
-        }
-    }
-
-    fn request(path: &str, header: &str) -> Request {
-        Request {
-            method: "POST".into(),
-            path_and_query: path.into(),
-            headers: vec![(header.into(), b"v".to_vec())],
-            body: Vec::new(),
-            timeout_ms: 1,
-        }
-    }
-
-    #[tokio::test]
-    async fn sends_only_what_is_granted_and_well_formed() {
-        let table = [
-            ("c", "/a?b", "x-a", true, Ok(&b"/a?b"[..])),
-            ("other", "/a", "x-a", true, Err(Failure::Denied)),
-            ("c", "/a", "x-a", false, Err(Failure::WouldBlock)),
-            ("c", "a", "x-a", true, Err(Failure::Invalid)),
-            ("c", "/a b", "x-a", true, Err(Failure::Invalid)),
-            ("c", "/a", "host", true, Err(Failure::Denied)),
-            ("c", "/a", "x a", true, Err(Failure::Invalid)),
-            ("c", "/long", "x-a", true, Err(Failure::TooLarge)),
-            ("c", "/never", "x-a", true, Err(Failure::Timeout)),
-        ];
-        let services = Arc::new(Services::new(prometheus::Registry::new()));
-        let grants = Grants {
-            clusters: vec!["c".into()],
-            ..Grants::default()
-        };
-        let filter = FilterIdentity::new("f", grants, FilterLimits::default());
-        let mut state = GuestState::new(Arc::new(filter), services.clone());
-        state.may_suspend = true;
-        let unset = state.send("c".into(), request("/a", "x-a")).await;
-        assert_eq!(unset.unwrap_err(), Failure::Unavailable);
-        assert!(services.outbound.set(Arc::new(Echo)).is_ok());
-        for (cluster, path, header, may_suspend, expected) in table {
-            state.enter(None);
-            state.may_suspend = may_suspend;
-            let answer = state.send(cluster.into(), request(path, header)).await;
-            let sent = matches!(expected, Ok(_) | Err(Failure::TooLarge | Failure::Timeout));
-            assert_eq!(state.side_effects, sent, "{path}");
-            assert_eq!(
-                answer.as_ref().map(|answer| &*answer.body).map_err(|e| *e),
-                expected,
-                "{path}"
-            );
-        }
-        assert_eq!(state.filter.sends.available_permits(), SENDS_LEFT);
-    }
-
-    const SENDS_LEFT: usize = 16;
-}
+#[path = "http_client_tests.rs"]
+mod tests;

@@ -1,6 +1,7 @@
 //! The interface `secrets`: hashes and lookups of keys that the filter never sees.
 
 use sha2::{Digest, Sha256};
+use weir_signature::KeyError;
 
 use crate::bindings::weir::filter::secrets::{Host, KeyMatch};
 use crate::bindings::weir::filter::types::{Failure, Principal};
@@ -35,6 +36,27 @@ impl Host for GuestState {
         let restricted = !principal.models.is_empty();
         self.found.push(principal);
         Ok(Some(KeyMatch { who, restricted }))
+    }
+
+    fn verify_signature(
+        &mut self,
+        jwk: String,
+        alg: String,
+        message: Vec<u8>,
+        signature: Vec<u8>,
+    ) -> Result<bool, Failure> {
+        weir_signature::verify(&jwk, &alg, &message, &signature).map_err(|error| match error {
+            KeyError::Algorithm | KeyError::Key => Failure::Invalid,
+            KeyError::TooLong => Failure::TooLarge,
+        })
+    }
+
+    fn key_set(&mut self, name: String) -> Option<String> {
+        if self.pure || !self.filter.grants.key_sets.contains(&name) {
+            return None;
+        }
+        let sets = self.services.key_sets.load();
+        sets.find(&name).map(ToString::to_string)
     }
 
     fn principal_of(&mut self, who: u32) -> Option<Principal> {

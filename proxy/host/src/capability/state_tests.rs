@@ -64,7 +64,7 @@ fn principal(tenant: &str, models: &[&str]) -> Arc<Principal> {
         plan: "p".into(),
         scopes: Vec::new(),
         models: models.iter().map(|model| (*model).to_owned()).collect(),
-        priority: 0,
+        priority: None,
     })
 }
 

@@ -37,6 +37,7 @@ impl From<crate::capability::http_client::OutboundError> for Failure {
             OutboundError::Unavailable => Self::Unavailable,
             OutboundError::Timeout => Self::Timeout,
             OutboundError::TooLarge => Self::TooLarge,
+            OutboundError::Plaintext => Self::Denied,
             OutboundError::Internal => Self::Internal,
         }
     }

@@ -64,6 +64,7 @@ impl Lifting<'_> {
             self.edit_grants,
             side,
             self.filter,
+            self.interner,
             facts,
         )?)
     }
@@ -140,7 +141,7 @@ impl Lifting<'_> {
             ));
         }
         Ok(Arc::new(Principal {
-            id: self.interner.intern(&from.subject),
+            id: self.interner.intern_foreign(&from.subject),
             subject: from.subject.into(),
             tenant: from.tenant.into(),
             plan: from.plan.into(),

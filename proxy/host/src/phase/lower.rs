@@ -26,11 +26,14 @@ pub(super) fn view(from: &view::RequestView) -> RequestView {
         max_output_tokens: from.max_output_tokens,
         body_bytes: from.body_bytes,
         attempt: from.attempt,
-        priority: from.priority,
+        priority: from.priority.unwrap_or(PRIORITY_NONE),
         deadline_ms: from.deadline_ms,
         settings: from.settings.0,
     }
 }
+
+/// In the place of no priority: the view is flat. As a priority it is the lowest there is.
+const PRIORITY_NONE: u32 = u32::MAX;
 
 fn endpoint(api: Api) -> Endpoint {
     match api {

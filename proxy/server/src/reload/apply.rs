@@ -469,13 +469,18 @@ fn shrink_replaced(before: &Snapshot, after: &Snapshot) {
     }
 }
 
-/// Makes a snapshot and its key tables live.
+/// Makes a snapshot, its key tables and its key sets live.
 fn publish(runtime: &Runtime, snapshot: &Arc<Snapshot>) {
     runtime
         .host
         .services()
         .key_tables
         .store(Arc::clone(&snapshot.key_tables));
+    runtime
+        .host
+        .services()
+        .key_sets
+        .store(Arc::clone(&snapshot.key_sets));
     runtime.swap(Arc::clone(snapshot));
     runtime.fleet.forget_unused();
 }

@@ -59,6 +59,8 @@ pub(crate) fn files(config_file: &Path, folder: &Path, config: &Config) -> Vec<P
                 .map(|file| weir_config::resolve(folder, file)),
         );
     }
+    let sets = config.key_sets.values();
+    files.extend(sets.map(|set| weir_config::resolve(folder, &set.file)));
     for tls in config
         .listeners
         .iter()

@@ -18,11 +18,7 @@ pub(crate) async fn models(
         .facts
         .as_ref()
         .and_then(|facts| facts.principal.clone());
-    let visible = |id: &str| {
-        allowed
-            .as_ref()
-            .is_none_or(|who| who.models.is_empty() || who.models.iter().any(|model| model == id))
-    };
+    let visible = |id: &str| allowed.as_ref().is_none_or(|who| who.may_call(id));
     let mut ids: Vec<&str> = snapshot
         .functions
         .values()

@@ -6,6 +6,9 @@ use crate::types::Failure;
 
 pub(crate) fn send(cluster: &str, request: &Request) -> Result<Response, Failure> {
     with(|world| {
+        if request.tls_only && world.plaintext.iter().any(|plain| plain == cluster) {
+            return Err(Failure::Denied);
+        }
         world.sent.push((cluster.to_owned(), request.clone()));
         world
             .answers

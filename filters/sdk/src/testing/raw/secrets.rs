@@ -1,6 +1,7 @@
-//! Fake of `secrets`: key tables in the clear.
+//! Fake of `secrets`: key tables in the clear. Signatures are checked as the real host does it.
 
 use sha2::{Digest as _, Sha256};
+use weir_signature::KeyError;
 
 use crate::bindings::imports::weir::filter::secrets::KeyMatch;
 use crate::testing::world::with;
@@ -37,4 +38,20 @@ pub(crate) fn principal_of(who: u32) -> Option<Principal> {
             .get(who as usize)
             .map(|(.., principal)| principal.clone())
     })
+}
+
+pub(crate) fn verify_signature(
+    jwk: &str,
+    alg: &str,
+    message: &[u8],
+    signature: &[u8],
+) -> Result<bool, Failure> {
+    weir_signature::verify(jwk, alg, message, signature).map_err(|error| match error {
+        KeyError::Algorithm | KeyError::Key => Failure::Invalid,
+        KeyError::TooLong => Failure::TooLarge,
+    })
+}
+
+pub(crate) fn key_set(name: &str) -> Option<String> {
+    with(|world| world.key_sets.get(name).cloned())
 }

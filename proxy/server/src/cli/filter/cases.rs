@@ -76,8 +76,7 @@ pub(crate) struct KeyRow {
     pub(crate) plan: Option<String>,
     #[serde(default)]
     pub(crate) models: Vec<String>,
-    #[serde(default)]
-    pub(crate) priority: i16,
+    pub(crate) priority: Option<u32>,
 }
 
 /// A call of one phase.
@@ -187,8 +186,7 @@ pub(crate) struct PrincipalRow {
     pub(crate) scopes: Vec<String>,
     #[serde(default)]
     pub(crate) models: Vec<String>,
-    #[serde(default)]
-    pub(crate) priority: i16,
+    pub(crate) priority: Option<u32>,
 }
 
 /// A backend and its load.

@@ -116,8 +116,10 @@ fn key(row: &KeyRow) -> Value {
             "models",
             Value::Array(row.models.iter().cloned().map(Value::String).collect()),
         ),
-        ("priority", Value::Integer(row.priority.into())),
     ]);
+    if let Some(priority) = row.priority {
+        key.insert("priority".to_owned(), Value::Integer(priority.into()));
+    }
     for (name, value) in [("tenant", &row.tenant), ("plan", &row.plan)] {
         if let Some(value) = value {
             key.insert(name.to_owned(), Value::String(value.clone()));
