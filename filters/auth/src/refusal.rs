@@ -5,25 +5,40 @@ use weir_sdk::LocalResponse;
 /// No key at all.
 pub(crate) fn missing(header: &str) -> LocalResponse {
     let message = if header == "authorization" {
-        "No API key was given. Send it as `Authorization: Bearer YOUR_KEY`.".to_owned()
+        "bearer authorization is required".to_owned()
     } else {
-        [
-            "No API key was given. Send it as `",
-            header,
-            ": Bearer YOUR_KEY`.",
-        ]
-        .concat()
+        ["`", header, ": Bearer YOUR_KEY` is required"].concat()
     };
     unauthenticated("missing_api_key", message, "Bearer")
 }
 
-/// A key that the table does not have. Says nothing of the key: answers end up in logs.
+/// A key that nobody here knows. Says nothing of the key: answers end up in logs.
 pub(crate) fn invalid() -> LocalResponse {
     unauthenticated(
         "invalid_api_key",
         "The API key is not valid here.".to_owned(),
         "Bearer error=\"invalid_token\"",
     )
+}
+
+/// A token that does not count; `why` follows "the token".
+pub(crate) fn invalid_token(why: &str) -> LocalResponse {
+    token("invalid_token", why)
+}
+
+/// A token that was good once.
+pub(crate) fn expired_token() -> LocalResponse {
+    token("expired_token", "has expired")
+}
+
+fn token(code: &str, why: &str) -> LocalResponse {
+    let challenge = [
+        "Bearer error=\"invalid_token\", error_description=\"the token ",
+        why,
+        "\"",
+    ];
+    let message = ["The token ", why, "."].concat();
+    unauthenticated(code, message, &challenge.concat())
 }
 
 /// A known caller that may not call this model.
@@ -37,7 +52,19 @@ pub(crate) fn model_not_allowed(model: &str) -> LocalResponse {
         .grpc_status(PERMISSION_DENIED)
 }
 
-/// The key table could not be asked.
+/// The model does not answer on this path.
+pub(crate) fn endpoint_not_supported(model: &str, path: &str) -> LocalResponse {
+    let message = ["model \"", model, "\" does not support ", path].concat();
+    LocalResponse::error(
+        400,
+        "invalid_request_error",
+        "endpoint_not_supported",
+        message,
+    )
+    .grpc_status(INVALID_ARGUMENT)
+}
+
+/// What says who callers are could not be asked.
 pub(crate) fn unavailable() -> LocalResponse {
     LocalResponse::error(
         503,
@@ -54,6 +81,7 @@ fn unauthenticated(code: &str, message: String, challenge: &str) -> LocalRespons
         .grpc_status(UNAUTHENTICATED)
 }
 
+const INVALID_ARGUMENT: u16 = 3;
 const PERMISSION_DENIED: u16 = 7;
 const UNAVAILABLE: u16 = 14;
 const UNAUTHENTICATED: u16 = 16;
