@@ -3,7 +3,7 @@
 use std::sync::{Arc, Weak};
 
 use bytes::{Bytes, BytesMut};
-use http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HOST, TE};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST, TE};
 use http::{HeaderMap, HeaderValue, Uri};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::client::HttpSession;
@@ -99,8 +99,8 @@ fn head(request: &OutboundRequest, upstream: &Upstream, target: &Target) -> Opti
     parts
         .headers
         .insert(CONTENT_LENGTH, HeaderValue::from(request.body.len()));
-    if let Some(authorization) = &upstream.authorization {
-        parts.headers.insert(AUTHORIZATION, authorization.clone());
+    if let Some((name, credential)) = &upstream.credential {
+        parts.headers.insert(name.clone(), credential.clone());
     }
     parts.uri = if upstream.table.http2 {
         let content_type = request.headers.get(CONTENT_TYPE);

@@ -1,5 +1,6 @@
 //! Step 2: the chain forward. Each call moves the facts into the chain and takes them back.
 
+use weir_pipeline::facts::Facts;
 use weir_pipeline::verdict::End;
 
 use crate::request::exchange::Exchange;
@@ -13,9 +14,20 @@ pub(crate) async fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
     let (facts, result) = chain.request_headers(exchange.take_facts()?).await;
     exchange.facts = Some(facts);
     result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
-    let (facts, result) = chain.authorize(exchange.take_facts()?).await;
+    let (mut facts, result) = chain.authorize(exchange.take_facts()?).await;
+    if facts.view.priority.is_none() {
+        facts.view.priority = priority(exchange, &facts);
+    }
     exchange.facts = Some(facts);
     result.map_err(|stop| Refusal::stopped(stop, End::Denied))
+}
+
+/// What the function says of callers who have no priority of their own.
+fn priority(exchange: &Exchange, facts: &Facts) -> Option<u32> {
+    let functions = &exchange.snapshot.config.functions;
+    let priority = functions.get(&*facts.routing_key)?.priority.as_ref()?;
+    let tenant = facts.principal.as_ref().map_or("", |who| &who.tenant);
+    priority.of(tenant)
 }
 
 /// Limits, validation, edits of the body.

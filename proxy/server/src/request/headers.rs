@@ -176,8 +176,8 @@ pub(crate) fn tell_router(headers: &mut HeaderMap, facts: &Facts, affinity: Opti
     if let Some(affinity) = affinity {
         tell("x-cache-affinity-key", &affinity.key);
     }
-    if facts.principal.is_some() {
-        tell("x-priority", &view.priority.to_string());
+    if let Some(priority) = view.priority {
+        tell("x-priority", &priority.to_string());
     }
 }
 
