@@ -7,7 +7,7 @@ use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use weir_tests::caller::{self, Answer, Body};
-use weir_tests::config_text::ConfigText;
+use weir_tests::config_text::{ConfigText, KEY};
 use weir_tests::gateway::{self, Gateway};
 use weir_tests::simulated::Simulated;
 
@@ -373,6 +373,44 @@ async fn errors_of_the_functions_file_name_it() {
             chat(gateway, "f/m").await.status == 200
         })
         .await;
+}
+
+#[tokio::test]
+async fn the_function_says_whose_calls_come_first() {
+    let _guard = beside_others().await;
+    let upstream = Simulated::start().await;
+    let key = "[[key_tables.demo.keys]]\nid = \"own\"\nkey = \"own-key\"\ntenant = \"demo\"\npriority = 9\n\
+        [[key_tables.demo.keys]]\nid = \"other\"\nkey = \"other-key\"\ntenant = \"other\"\n";
+    let config = ConfigText::new(&[upstream.address()])
+        .cluster("router_headers = true")
+        .more(key);
+    let gateway = Gateway::start(&config.text()).await;
+    let (id, _) = id_of(&send(&gateway, Method::POST, PATH, &payload("f", &json!({}))).await);
+    let path = format!("{PATH}/{id}");
+    let priority = |priority: Value| json!({ "llmInvocationConfig": { "priority": priority } });
+    let both = priority(
+        json!({ "defaultPriority": 4_294_967_295_u32, "perAccountPriority": { "demo": 0 } }),
+    );
+    for (change, expected) in [
+        (&both, [json!("0"), json!("9"), json!("4294967295")]),
+        (
+            &priority(json!({ "defaultPriority": 5 })),
+            [json!("5"), json!("9"), json!("5")],
+        ),
+        (&priority(json!({})), [Value::Null, json!("9"), Value::Null]),
+    ] {
+        let changed = send(&gateway, Method::PUT, &path, change).await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        for (key, expected) in [KEY, "own-key", "other-key"].into_iter().zip(expected) {
+            let body = caller::chat_body(&format!("{id}/m"), "");
+            let request = caller::post("/v1/chat/completions", body);
+            let bearer = format!("Bearer {key}");
+            let request = caller::with_header(request, "authorization", Some(&bearer));
+            assert_eq!(caller::send(gateway.address(), request).await.status, 200);
+            let seen = upstream.last_request().await;
+            assert_eq!(seen["headers"]["x-priority"], expected, "{key}: {change}");
+        }
+    }
 }
 
 /// `weir function ...` for a gateway: exit code, standard output, standard error.

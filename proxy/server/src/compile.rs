@@ -361,6 +361,7 @@ impl Compiler<'_> {
             let Some(chain) = chains.get(&function.pipeline) else {
                 continue;
             };
+            let priority = function.priority.clone().map(Arc::new);
             let mut models = HashMap::new();
             for (name, model) in &function.models {
                 let Some(upstream) = upstreams.get(&model.cluster) else {
@@ -372,6 +373,7 @@ impl Compiler<'_> {
                 let target = ModelTarget {
                     settings: (settings_id != NameId::NONE).then(|| Arc::new(settings)),
                     settings_id,
+                    priority: priority.clone(),
                     routing_key: Arc::from(id.as_str()),
                     routing_key_id: interner.intern(id),
                     model: Arc::from(name.as_str()),

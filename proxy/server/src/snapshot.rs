@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
 use pingora::upstreams::peer::HttpPeer;
-use weir_config::{ClusterTable, Config, RouteTable};
+use weir_config::{ClusterTable, Config, PriorityTable, RouteTable};
 use weir_host::{KeySets, KeyTables, WasmFilter};
 use weir_pipeline::chain::Chain;
 use weir_pipeline::intern::NameId;
@@ -76,6 +76,8 @@ pub(crate) struct ModelTarget {
     pub(crate) settings: Option<Arc<ModelSettings>>,
     /// The same as one id.
     pub(crate) settings_id: NameId,
+    /// Whose calls come first, where keys do not say.
+    pub(crate) priority: Option<Arc<PriorityTable>>,
     /// Who decides.
     pub(crate) chain: Arc<Chain>,
     /// Who answers.

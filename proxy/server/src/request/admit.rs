@@ -19,7 +19,20 @@ pub(crate) async fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
         facts.view.priority = priority(exchange, &facts);
     }
     exchange.facts = Some(facts);
-    result.map_err(|stop| Refusal::stopped(stop, End::Denied))
+    result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
+    prioritize(exchange);
+    Ok(())
+}
+
+/// A caller whose key says no priority has the one its function gives the tenant.
+fn prioritize(exchange: &mut Exchange) {
+    let (Some(call), Some(facts)) = (&exchange.call, &mut exchange.facts) else {
+        return;
+    };
+    if let (None, Some(priority)) = (facts.view.priority, &call.target.priority) {
+        let tenant = facts.principal.as_ref().map_or("", |who| &who.tenant);
+        facts.view.priority = priority.of(tenant);
+    }
 }
 
 /// What the function says of callers who have no priority of their own.
