@@ -17,7 +17,7 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
-use weir_tests::caller::{Body, Caller, chat, next_bytes, send};
+use weir_tests::caller::{Body, Caller, chat, next_bytes, post, send};
 use weir_tests::config_text::ConfigText;
 use weir_tests::events::sse;
 use weir_tests::gateway::Gateway;
@@ -25,7 +25,7 @@ use weir_tests::simulated::Simulated;
 use weir_tests::upstream::{Connection, LAST_CHUNK, STREAM_HEAD, Upstream, chunk, delta};
 
 use super::recorder::{chat_events, stream};
-use super::row::{Row, call, recorded, row, same, served, walk};
+use super::row::{Row, call, call_body, recorded, row, same, served, walk};
 
 /// What a reader that does not read is offered, at the most.
 const OFFERED: u64 = 256 << 20;
@@ -332,6 +332,15 @@ fn failed_at_once(path: &str) -> String {
     }
 }
 
+/// Enough that they do not all belong to one of two backends.
+const CONVERSATIONS: usize = 16;
+
+/// The beginning of a conversation of its own, as a stream.
+fn conversation(path: &str, number: usize) -> Request<Body> {
+    let body = call_body(path, "demo/sim", SHORT);
+    post(path, body.replace(r#""hi""#, &format!(r#""hi {number}""#)))
+}
+
 const STREAMING: [&str; 3] = ["/v1/chat/completions", "/v1/responses", "/v1/messages"];
 
 /// A gateway before a model server that fails at once, and a good one.
@@ -350,8 +359,8 @@ async fn one_fails_at_once(path: &str, more: &str) -> (Gateway, Upstream, Simula
 async fn an_error_inside_a_200_is_another_ones_chance() {
     for path in STREAMING {
         let (gateway, bad, _good) = one_fails_at_once(path, "").await;
-        for _ in 0..4 {
-            let answer = send(gateway.address(), call(path, SHORT)).await;
+        for number in 0..CONVERSATIONS {
+            let answer = send(gateway.address(), conversation(path, number)).await;
             assert_eq!(answer.status, 200, "{path}: {}", answer.text());
             assert!(
                 !answer.text().contains("out of memory"),
@@ -373,8 +382,8 @@ async fn an_error_inside_a_200_comes_through_where_nothing_is_held() {
         let (gateway, bad, _good) =
             one_fails_at_once(path, "[streams]\nhold_first_event = false").await;
         let mut told = 0;
-        for _ in 0..4 {
-            let answer = send(gateway.address(), call(path, SHORT)).await;
+        for number in 0..CONVERSATIONS {
+            let answer = send(gateway.address(), conversation(path, number)).await;
             told += usize::from(answer.text().contains("out of memory"));
         }
         assert!(
