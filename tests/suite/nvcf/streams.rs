@@ -116,17 +116,24 @@ fn is_endless(body: &[u8]) -> bool {
     String::from_utf8_lossy(body).contains("endless")
 }
 
+async fn connected(gateway: &Gateway, http2: bool) -> Caller {
+    let connected = match http2 {
+        true => Caller::http2(gateway.address()).await,
+        false => Caller::http1(gateway.address()).await,
+    };
+    connected.unwrap()
+}
+
 /// One caller begins a stream and never reads it. Others read theirs, on the same connection as
 /// well as on their own: each gets all of it, again and again, until the first is held back, and
 /// once more then.
 async fn one_does_not_read(gateway: &Gateway, sent: &AtomicU64) {
     for same_connection in [true, false] {
-        let mut caller = Caller::http2(gateway.address()).await.unwrap();
+        let mut caller = connected(gateway, true).await;
         let unread = caller.open(chat(ENDLESS)).await.unwrap();
-        let mut other = if same_connection {
-            caller
-        } else {
-            Caller::http1(gateway.address()).await.unwrap()
+        let mut other = match same_connection {
+            true => caller,
+            false => connected(gateway, false).await,
         };
         let mut held_back = false;
         while !held_back {
@@ -176,11 +183,7 @@ async fn a_caller_that_never_reads_is_cut() {
     let config = ConfigText::new(&[upstream.address()]).cluster("write_timeout_ms = 300");
     let gateway = Gateway::start(&config.text()).await;
     for http2 in [false, true] {
-        let mut caller = if http2 {
-            Caller::http2(gateway.address()).await.unwrap()
-        } else {
-            Caller::http1(gateway.address()).await.unwrap()
-        };
+        let mut caller = connected(&gateway, http2).await;
         let unread = caller.open(chat(ENDLESS)).await.unwrap();
         let ended =
             async |gateway: &Gateway| gateway.metric("weir_requests_active", &[]).await == 0.0;
@@ -283,11 +286,7 @@ async fn comments_while_a_model_thinks() {
             ConfigText::new(&[upstream.address()]).more("[streams]\ncomment_interval_ms = 20");
         let gateway = Gateway::start(&config.text()).await;
         for http2 in [false, true] {
-            let mut caller = if http2 {
-                Caller::http2(gateway.address()).await.unwrap()
-            } else {
-                Caller::http1(gateway.address()).await.unwrap()
-            };
+            let mut caller = connected(&gateway, http2).await;
             let mut answer = caller.open(chat(SHORT)).await.unwrap();
             assert_eq!(answer.status(), 200);
             assert_eq!(answer.headers()["content-type"], "text/event-stream");

@@ -167,7 +167,7 @@ async fn without_a_store_the_config_decides() {
             answer.text()
         );
         let counted = gateway
-            .metric("weir_filter_store_failures_total", &[])
+            .metric("weir_filter_token_limit_store_failures_total", &[])
             .await;
         assert_eq!(counted, 1.0, "{policy}: it is to be seen");
     }
