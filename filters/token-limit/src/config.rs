@@ -150,6 +150,16 @@ impl Config {
     }
 }
 
+impl OnStoreFailure {
+    /// As the config says it, for the metric.
+    pub(crate) fn verdict(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Allow => "allow",
+        }
+    }
+}
+
 impl Shared {
     pub(crate) fn scope(self) -> Scope {
         match self {

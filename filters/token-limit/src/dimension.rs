@@ -1,7 +1,7 @@
 //! What is counted.
 
-use weir_sdk::RequestView;
 use weir_sdk::state::Unit;
+use weir_sdk::{Endpoint, RequestView};
 
 /// A kind of budget: each has limits and accounts of its own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,7 @@ impl Dimension {
     pub(crate) fn estimate(self, request: &RequestView, assumed_output_tokens: u32) -> u64 {
         let input = u64::from(request.est_input_tokens);
         let output = u64::from(match request.max_output_tokens {
+            _ if request.endpoint == Endpoint::Embeddings => 0,
             0 => assumed_output_tokens,
             given => given,
         });

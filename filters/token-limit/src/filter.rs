@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use weir_sdk::exchange::{self, PerSettings};
+use weir_sdk::metrics::Series;
 use weir_sdk::state::{Limited, Subject, TakeResult};
 use weir_sdk::{ConfigError, Failure, Filter, Manifest, OnRequest, Outcome, RequestView};
 
@@ -17,6 +18,7 @@ pub struct TokenLimit {
     subject: Subject,
     limiters: Limiters,
     budgets: PerSettings<Rc<[Rc<Opened>]>>,
+    store_failures: Series,
 }
 
 impl Filter for TokenLimit {
@@ -39,6 +41,12 @@ impl Filter for TokenLimit {
             subject: config.subject(),
             limiters: Limiters::new(config.scope.scope(), config.header_forms()),
             budgets: PerSettings::new(Dimension::Total.attribute()),
+            store_failures: Series::counter(
+                "store_failures_total",
+                "Requests whose budgets could not be asked, by what became of them.",
+                &["verdict"],
+            )?
+            .with_labels(&[config.on_store_failure.verdict()]),
             config,
         })
     }
@@ -105,6 +113,7 @@ impl TokenLimit {
     }
 
     fn without_store(&self, failure: Failure) -> Outcome {
+        self.store_failures.observe(1.0);
         match self.config.on_store_failure {
             OnStoreFailure::Deny => {
                 weir_sdk::error!("refusing, budgets cannot be asked: {failure:?}");
@@ -287,7 +296,7 @@ mod tests {
             ),
             (
                 r#"{"default_requests":"1-W","default_output":"99-S"}"#,
-                "100 output tokens, the limit is 99 per second",
+                "100 output tokens, the whole limit is 99 per second",
                 None,
                 Some("false"),
             ),
@@ -349,7 +358,7 @@ mod tests {
             Some("false")
         );
         assert!(
-            response.message.starts_with("Request too large"),
+            response.message.starts_with("rate limit exceeded: this"),
             "{}",
             response.message
         );

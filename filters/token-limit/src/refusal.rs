@@ -16,14 +16,14 @@ pub(crate) fn limited(budget: &Opened, wanted: u64, limited: &Limited) -> LocalR
     let limit = limited.limit;
     if wanted > limit {
         return refusal(format!(
-            "Request too large: it needs about {wanted} {noun}, the limit is {limit} per {span}. Send less input or allow less output.",
+            "rate limit exceeded: this request needs about {wanted} {noun}, the whole limit is {limit} per {span}; send less input or allow less output",
         ))
         .header("x-should-retry", "false");
     }
     let retry_ms = limited.retry_after_ms;
     let seconds = retry_ms.div_ceil(1_000);
     let response = refusal(format!(
-        "Rate limit reached: {limit} {noun} per {span}. This request needs about {wanted}. Try again in {seconds} s.",
+        "rate limit exceeded: {limit} {noun} per {span}, and this request needs about {wanted} of them; try again in {seconds} s",
     ))
     .header("retry-after", seconds.to_string())
     .header("retry-after-ms", retry_ms.to_string());
