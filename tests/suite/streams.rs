@@ -5,7 +5,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use http::Request;
-use serde_json::Value;
 use tokio::io::AsyncWriteExt;
 use weir_tests::caller::{Body, Caller, chat, next_bytes, post, send, with_header};
 use weir_tests::config_text::ConfigText;
@@ -193,50 +192,6 @@ async fn a_caller_that_leaves_before_the_answer() {
     }
 }
 
-#[tokio::test]
-async fn usage_is_asked_for_and_hidden() {
-    let (gateway, simulated) = demo().await;
-    let cases = [
-        (r#""stream":true"#, false),
-        (r#""stream":true,"stream_options":{}"#, false),
-        (
-            r#""stream":true,"stream_options":{"include_usage":false}"#,
-            false,
-        ),
-        (
-            r#""stream":true,"stream_options":{"include_usage":true}"#,
-            true,
-        ),
-    ];
-    for (members, wanted) in cases {
-        let answer = send(gateway.address(), chat(members)).await;
-        assert_eq!(answer.status, 200, "{members}: {}", answer.text());
-        let seen = simulated.last_request().await;
-        let sent: Value = serde_json::from_str(seen["body"].as_str().unwrap()).unwrap();
-        assert_eq!(sent["stream_options"]["include_usage"], true, "{members}");
-        let events = answer.events();
-        let with_usage = |event: &&Event| event.json()["usage"].is_object();
-        let count = events.iter().filter(with_usage).count();
-        assert_eq!(count, usize::from(wanted), "{members}: {}", answer.text());
-        let without_choice = |event: &&Event| {
-            event.json()["choices"]
-                .as_array()
-                .is_some_and(Vec::is_empty)
-        };
-        assert_eq!(
-            events.iter().filter(without_choice).count(),
-            usize::from(wanted),
-            "{members}"
-        );
-    }
-    let tokens = simulated.count("/tokens").await;
-    let counted = async |gateway: &Gateway| {
-        let labels = [r#"direction="output""#, r#"reported="true""#];
-        gateway.metric("weir_tokens_total", &labels).await == tokens as f64
-    };
-    gateway.wait_for("the reported usage", counted).await;
-}
-
 /// A stream with everything a provider may put between events.
 fn odd_stream() -> String {
     let mut stream = String::from(": a comment\n\n");
@@ -318,31 +273,6 @@ async fn an_event_without_end() {
         "nothing of it is passed on: {}",
         answer.body.len()
     );
-}
-
-#[tokio::test]
-async fn a_stream_that_ends_without_an_end() {
-    let cases = [
-        ("no finish", delta("a")),
-        (
-            "an event cut in the middle",
-            format!("{}data: {{\"id", delta("a")),
-        ),
-    ];
-    for (what, stream) in cases {
-        let mut bytes = STREAM_HEAD.as_bytes().to_vec();
-        bytes.extend_from_slice(&chunk(&stream));
-        bytes.extend_from_slice(LAST_CHUNK.as_bytes());
-        let upstream = Upstream::fixed(bytes).await;
-        let gateway = Gateway::start(&ConfigText::new(&[upstream.address()]).text()).await;
-        let answer = send(gateway.address(), chat(r#""stream":true"#)).await;
-        assert_ends_in_error("chat", &answer.events(), "upstream_disconnected");
-        assert!(
-            !answer.text().contains("data: {\"id\n"),
-            "{what}: {}",
-            answer.text()
-        );
-    }
 }
 
 #[tokio::test]

@@ -56,7 +56,6 @@ async fn one_answer() {
 }
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn a_stream() {
     let (gateway, recorder) = recorded(|config| config).await;
     let rows = vec![
@@ -125,7 +124,6 @@ fn usage_beside_the_end() -> String {
 
 /// 9 #2: whatever ends a stream early, the caller is told, and is not told that all is done.
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn a_stream_that_ends_early() {
     let (gateway, recorder) = recorded(|config| config).await;
     let broken = |name: &'static str, events: String, code: &'static str| {

@@ -1,4 +1,5 @@
-//! 1.5: token and request budgets, and what callers are told of them.
+//! 1.5: token and request budgets, and what callers are told of them. The grammar of limits stands in
+//! `rate_limit` of weir-config, sums under a crowd in `limits` of the suite.
 
 use http::Request;
 use weir_tests::caller::{Body, chat_body, post};
@@ -68,7 +69,6 @@ fn number(row: Row, name: &'static str, min: u64, max: u64) -> Row {
 }
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn budgets() {
     let (gateway, recorder) = recorded(|config| config.more(MODELS)).await;
     let mut rows = tokens();

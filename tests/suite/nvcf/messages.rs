@@ -11,7 +11,6 @@ use super::row::{Row, call, recorded, refused, row, same, served, walk};
 const PATH: &str = "/v1/messages";
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn what_goes_on() {
     let (gateway, recorder) = recorded(|config| config).await;
     let mut rows = vec![

@@ -11,7 +11,6 @@ cluster = "sim"
 "#;
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn models() {
     let (gateway, recorder) = recorded(|config| config.more(MORE)).await;
     let mut rows = vec![
@@ -81,6 +80,7 @@ fn paths() -> Vec<Row> {
         )
         .check(|done| same("allow", &done.answer.header("allow"), &"GET")),
     );
+    rows.push(refused("1.1 no /nope", get("/nope"), 404, "path_not_found"));
     // Handlers that NVCF's gateway has and does not register, and what it never had.
     for path in [
         "/v1/rerank",

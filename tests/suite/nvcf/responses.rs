@@ -8,7 +8,6 @@ const PATH: &str = "/v1/responses";
 const NO_END: &str = "responses proxy stream ended without a terminal response event";
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn one_answer() {
     let (gateway, recorder) = recorded(|config| config.cluster("retries = 0")).await;
     let mut rows: Vec<Row> = ["completed", "failed", "incomplete"]

@@ -292,13 +292,28 @@ pub(crate) async fn recorded(change: impl FnOnce(ConfigText) -> ConfigText) -> (
 /// # Panics
 /// When rows fail; the message tells of all of them.
 pub(crate) async fn walk(gateway: &Gateway, recorder: &Recorder, rows: Vec<Row>) {
+    walk_over(false, gateway, recorder, rows).await;
+}
+
+/// The same over HTTP/2.
+///
+/// # Panics
+/// As [`walk`].
+pub(crate) async fn walk_http2(gateway: &Gateway, recorder: &Recorder, rows: Vec<Row>) {
+    walk_over(true, gateway, recorder, rows).await;
+}
+
+async fn walk_over(http2: bool, gateway: &Gateway, recorder: &Recorder, rows: Vec<Row>) {
     let total = rows.len();
     let mut failures = Vec::new();
     for row in rows {
         recorder.answer_with(row.upstream);
         recorder.take();
         let answer = async {
-            let mut caller = Caller::http1(gateway.address()).await?;
+            let mut caller = match http2 {
+                true => Caller::http2(gateway.address()).await?,
+                false => Caller::http1(gateway.address()).await?,
+            };
             caller.ask(row.request).await
         };
         let answer = match answer.await {

@@ -55,7 +55,6 @@ fn generated(what: &str, request: Request<Body>, kind: &'static str) -> Row {
 }
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn which_word_counts() {
     let (gateway, recorder) = recorded(|config| config.cluster("router_headers = true")).await;
     let mut rows = chat_and_messages();
@@ -259,7 +258,6 @@ async fn told(gateway: &Gateway, path: &str, body: &Value) -> String {
 /// 9 #11: a key of the whole payload would differ at every turn. The one of a conversation's
 /// beginning does not, and differs where conversations do.
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn a_conversation_keeps_its_key() {
     let (gateway, _recorder): (Gateway, Recorder) = recorded(|config| config).await;
     let say = |role: &str, text: &str| json!({"role": role, "content": text});

@@ -207,7 +207,6 @@ fn event_of(bytes: usize) -> String {
 }
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn events_up_to_the_limit() {
     const MAX: usize = 100_000;
     let (gateway, recorder) =
@@ -277,7 +276,6 @@ async fn thinking(gate: &Arc<Semaphore>, begins: bool) -> Upstream {
 }
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn comments_while_a_model_thinks() {
     for begins in [false, true] {
         let gate = Arc::new(Semaphore::new(0));
@@ -354,7 +352,6 @@ async fn one_fails_at_once(path: &str, more: &str) -> (Gateway, Upstream, Simula
 }
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn an_error_inside_a_200_is_another_ones_chance() {
     for path in STREAMING {
         let (gateway, bad, _good) = one_fails_at_once(path, "").await;
@@ -375,7 +372,6 @@ async fn an_error_inside_a_200_is_another_ones_chance() {
 }
 
 #[tokio::test]
-#[ignore = "waits for what is under way"]
 async fn an_error_inside_a_200_comes_through_where_nothing_is_held() {
     for path in STREAMING {
         let (gateway, bad, _good) =
