@@ -7,6 +7,7 @@ use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use crate::fault::Fault;
+use crate::tool::Tool;
 use crate::words::tokens_of;
 
 /// The API a request is written for.
@@ -30,6 +31,7 @@ pub(crate) struct Ask {
     /// The caller's own limit of the answer.
     pub(crate) tokens_max: Option<u32>,
     pub(crate) metadata: Map<String, Value>,
+    pub(crate) tool: Option<Tool>,
     pub(crate) embed: Option<Embed>,
 }
 
@@ -72,6 +74,8 @@ struct Body {
     max_completion_tokens: Option<u32>,
     max_output_tokens: Option<u32>,
     metadata: Option<Map<String, Value>>,
+    tools: Option<Vec<Value>>,
+    tool_choice: Option<Value>,
     encoding_format: Option<String>,
     dimensions: Option<usize>,
 }
@@ -171,6 +175,10 @@ impl Body {
             .model
             .filter(|model| !model.is_empty())
             .ok_or_else(|| Fault::missing("model"))?;
+        let tool = Tool::forced(
+            &self.tools.unwrap_or_default(),
+            &self.tool_choice.unwrap_or_default(),
+        )?;
         Ok(Ask {
             model,
             stream: self.stream.unwrap_or(false),
@@ -182,6 +190,7 @@ impl Body {
             prompt,
             tokens_max,
             metadata: self.metadata.unwrap_or_default(),
+            tool,
             embed: None,
         })
     }

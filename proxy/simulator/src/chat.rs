@@ -1,6 +1,9 @@
 //! The answer of Chat Completions, whole and as a stream.
 
+use serde_json::Value;
+
 use crate::script::{Delta, PromptUsage, Reply, Script};
+use crate::tool::Tool;
 use crate::words::text;
 
 pub(crate) fn unary(reply: &Reply) -> String {
@@ -14,16 +17,24 @@ pub(crate) fn unary(reply: &Reply) -> String {
     let usage = reply.usage.map_or_else(String::new, |usage| {
         format!(r#","usage":{}"#, usage_json(usage, *tokens))
     });
+    let content = match &reply.tool {
+        None => format!(r#""content":"{}","refusal":null"#, text(*roll, *tokens)),
+        Some(tool) => format!(
+            r#""content":null,"tool_calls":[{{"id":"call_{roll:016x}","type":"function","function":{{"name":{},"arguments":{}}}}}],"refusal":null"#,
+            tool.name_json,
+            Value::from(tool.arguments(*roll, *tokens))
+        ),
+    };
     format!(
         concat!(
             r#"{{"id":"chatcmpl-{roll:016x}","object":"chat.completion","created":{created},"model":{model},"#,
-            r#""choices":[{{"index":0,"message":{{"role":"assistant","content":"{text}","refusal":null,"annotations":[]}},"#,
+            r#""choices":[{{"index":0,"message":{{"role":"assistant",{content},"annotations":[]}},"#,
             r#""logprobs":null,"finish_reason":"{finish}"}}]{usage},"service_tier":"default","system_fingerprint":"fp_sim"}}"#
         ),
         roll = roll,
         created = created,
         model = model_json,
-        text = text(*roll, *tokens),
+        content = content,
         finish = finish_reason(reply),
         usage = usage,
     )
@@ -49,24 +60,45 @@ pub(crate) fn script(reply: &Reply) -> Script {
     } else {
         "]}\n\n"
     };
-    let delta_after = if asked_usage.is_some() {
-        concat!(
-            r#""},"logprobs":null,"finish_reason":null}],"usage":null}"#,
-            "\n\n"
+    let event = |delta: &str, reason: &str| {
+        format!(
+            r#"{chunk}{{"index":0,"delta":{delta},"logprobs":null,"finish_reason":{reason}}}{end}"#
         )
-    } else {
-        concat!(r#""},"logprobs":null,"finish_reason":null}]}"#, "\n\n")
     };
-    let role = format!(
-        r#"{chunk}{{"index":0,"delta":{{"role":"assistant","content":"","refusal":null}},"logprobs":null,"finish_reason":null}}{end}"#
-    );
+    let (opening, before, after, end_of_call) = match &reply.tool {
+        None => {
+            let role = r#"{"role":"assistant","content":"","refusal":null}"#;
+            let before = format!(r#"{chunk}{{"index":0,"delta":{{"content":""#);
+            (vec![event(role, "null")], before, r#""}"#, None)
+        }
+        Some(tool) => {
+            let call = format!(
+                r#"{{"role":"assistant","content":null,"tool_calls":[{{"index":0,"id":"call_{roll:016x}","type":"function","function":{{"name":{},"arguments":""}}}}],"refusal":null}}"#,
+                tool.name_json
+            );
+            let piece = |text: &str| {
+                let text = Value::from(text);
+                event(
+                    &format!(
+                        r#"{{"tool_calls":[{{"index":0,"function":{{"arguments":{text}}}}}]}}"#
+                    ),
+                    "null",
+                )
+            };
+            let before = format!(
+                r#"{chunk}{{"index":0,"delta":{{"tool_calls":[{{"index":0,"function":{{"arguments":""#
+            );
+            let opening = vec![event(&call, "null"), piece(&tool.opening())];
+            (opening, before, r#""}}]}"#, Some(piece(Tool::CLOSING)))
+        }
+    };
+    let after = format!(r#"{after},"logprobs":null,"finish_reason":null}}{end}"#);
     let closing = if reply.error_event.is_some() {
         vec![ERROR.to_owned()]
     } else {
         let finish = finish_reason(reply);
-        let mut closing = vec![format!(
-            r#"{chunk}{{"index":0,"delta":{{}},"logprobs":null,"finish_reason":"{finish}"}}{end}"#
-        )];
+        let mut closing: Vec<String> = end_of_call.into_iter().collect();
+        closing.push(event("{}", &format!("\"{finish}\"")));
         if let Some(usage) = asked_usage {
             closing.push(format!(
                 "{chunk}],\"usage\":{}}}\n\n",
@@ -78,11 +110,11 @@ pub(crate) fn script(reply: &Reply) -> Script {
     };
     Script {
         roll: *roll,
-        opening: vec![role],
+        opening,
         tokens: reply.streamed_tokens(),
         delta: Delta {
-            before: format!(r#"{chunk}{{"index":0,"delta":{{"content":""#),
-            after: delta_after,
+            before,
+            after,
             sequence: None,
             end: "",
         },
@@ -91,7 +123,11 @@ pub(crate) fn script(reply: &Reply) -> Script {
 }
 
 fn finish_reason(reply: &Reply) -> &'static str {
-    if reply.truncated { "length" } else { "stop" }
+    match (&reply.tool, reply.truncated) {
+        (_, true) => "length",
+        (Some(_), false) => "tool_calls",
+        (None, false) => "stop",
+    }
 }
 
 fn usage_json(usage: PromptUsage, completion: u32) -> String {

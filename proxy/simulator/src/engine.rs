@@ -229,6 +229,7 @@ fn reply(ask: &Ask, plan: &Plan, cached: u64) -> Reply {
         created: seconds_since_1970(),
         tokens: plan.tokens,
         truncated: plan.truncated,
+        tool: ask.tool.clone(),
         usage: plan.usage.then_some(PromptUsage {
             prompt: ask.prompt_tokens,
             cached,

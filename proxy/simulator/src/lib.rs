@@ -15,6 +15,7 @@ mod embeddings;
 mod messages;
 mod responses;
 mod script;
+mod tool;
 mod words;
 
 mod answer;

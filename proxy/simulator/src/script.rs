@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use crate::tool::Tool;
 use crate::words::word;
 
 /// The facts of an answer, told by each API in its own JSON.
@@ -15,6 +16,8 @@ pub(crate) struct Reply {
     pub(crate) tokens: u32,
     /// The caller's limit ended the answer.
     pub(crate) truncated: bool,
+    /// Called in the place of saying something.
+    pub(crate) tool: Option<Tool>,
     pub(crate) usage: Option<PromptUsage>,
     /// The caller of Chat Completions asked for a usage chunk.
     pub(crate) include_usage: bool,
@@ -52,7 +55,7 @@ pub(crate) struct Script {
 #[derive(Debug)]
 pub(crate) struct Delta {
     pub(crate) before: String,
-    pub(crate) after: &'static str,
+    pub(crate) after: String,
     pub(crate) sequence: Option<u64>,
     pub(crate) end: &'static str,
 }
@@ -89,7 +92,7 @@ impl Delta {
         let mut event = String::with_capacity(self.before.len() + self.after.len() + DELTA_EXTRA);
         event.push_str(&self.before);
         event.push_str(word(roll, token));
-        event.push_str(self.after);
+        event.push_str(&self.after);
         if let Some(first) = self.sequence {
             event.push_str(&(first + u64::from(token)).to_string());
             event.push_str(self.end);
