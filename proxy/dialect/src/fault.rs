@@ -101,6 +101,9 @@ impl<'a> OpenAiFault<'a> {
     }
 }
 
+/// Told twice: flat as the API is documented, and under `error` as it really answers. Clients only
+/// raise the second and hand the first on as one event of many.
+///
 /// The sequence number is 0 because what the upstream has counted is not known here, and typed
 /// clients do not read the event without one.
 #[derive(Serialize)]
@@ -110,6 +113,7 @@ struct ResponsesFault<'a> {
     message: &'a str,
     param: Option<&'a str>,
     sequence_number: u32,
+    error: OpenAiError<'a>,
 }
 
 impl<'a> ResponsesFault<'a> {
@@ -120,6 +124,7 @@ impl<'a> ResponsesFault<'a> {
             message: fault.message,
             param: fault.param,
             sequence_number: 0,
+            error: OpenAiFault::new(fault).error,
         }
     }
 }
@@ -204,7 +209,7 @@ mod tests {
             ),
             (
                 Api::Responses,
-                "event: error\ndata: {\"type\":\"error\",\"code\":\"model_not_found\",\"message\":\"no model \\\"x\\\"\\nhere\",\"param\":\"model\",\"sequence_number\":0}\n\n",
+                "event: error\ndata: {\"type\":\"error\",\"code\":\"model_not_found\",\"message\":\"no model \\\"x\\\"\\nhere\",\"param\":\"model\",\"sequence_number\":0,\"error\":{\"message\":\"no model \\\"x\\\"\\nhere\",\"type\":\"not_found_error\",\"param\":\"model\",\"code\":\"model_not_found\"}}\n\n",
             ),
             (
                 Api::Messages,
