@@ -254,7 +254,7 @@ async fn custom_filter() {
         let lines = log.lines().filter(|line| line.contains("chat_completions"));
         let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned));
         words
-            .filter(|word| word.starts_with("target="))
+            .filter(|word| word.starts_with("backend="))
             .collect::<Vec<_>>()
     };
     example

@@ -15,6 +15,8 @@ use weir_pipeline::verdict::Affinity;
 
 /// The id of a request, in and out.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Where Anthropic clients look for it in an answer.
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 /// Anthropic clients put their key here.
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 /// Where the caller wants to be served, in NVCF's words and in older ones; both are sent on.

@@ -11,14 +11,14 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::{Error, ErrorType};
-use weir_dialect::{Fault, ModelError, PeekError, openai_type, render_fault};
+use weir_dialect::{Api, Fault, ModelError, PeekError, openai_type, render_fault};
 use weir_pipeline::chain::Stop;
 use weir_pipeline::facts::Transport;
 use weir_pipeline::verdict::{End, FilterFailure, LocalResponse};
 
 use crate::request::events::Broken;
 use crate::request::exchange::Exchange;
-use crate::request::headers::X_REQUEST_ID;
+use crate::request::headers::{REQUEST_ID, X_REQUEST_ID};
 use crate::request::limit_headers;
 use crate::request::serve::Connection;
 use crate::request::sessions::BadSession;
@@ -554,7 +554,7 @@ pub(crate) async fn write_json(
     limit_headers::onto_refusal(exchange.api, &exchange.ledger, &mut headers);
     exchange.progress.status = status.as_u16();
     exchange.progress.response_bytes = body.len() as u64;
-    let head = head(status, headers, &exchange.request_id, body.len());
+    let head = head(status, headers, exchange, body.len());
     let Ok(head) = head else {
         return Connection::lost(exchange);
     };
@@ -571,7 +571,7 @@ pub(crate) async fn write_json(
 fn head(
     status: StatusCode,
     headers: Vec<(HeaderName, HeaderValue)>,
-    request_id: &str,
+    exchange: &Exchange,
     length: usize,
 ) -> pingora::Result<ResponseHeader> {
     let mut head = ResponseHeader::build(status, Some(headers.len() + 4))?;
@@ -584,6 +584,9 @@ fn head(
         }
     }
     head.insert_header(CONTENT_LENGTH, HeaderValue::from(length))?;
-    head.insert_header(X_REQUEST_ID, request_id)?;
+    if exchange.api == Api::Messages {
+        head.insert_header(REQUEST_ID, &*exchange.request_id)?;
+    }
+    head.insert_header(X_REQUEST_ID, &*exchange.request_id)?;
     Ok(head)
 }

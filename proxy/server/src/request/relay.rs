@@ -9,14 +9,14 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use tokio::time::Instant;
-use weir_dialect::{quote, response_facts, splice};
+use weir_dialect::{Api, quote, response_facts, splice};
 use weir_pipeline::facts::ResponseFacts;
 use weir_pipeline::verdict::End;
 use weir_routing::Reservation;
 
 use crate::request::exchange::Exchange;
 use crate::request::forward::Failure;
-use crate::request::headers::{self, X_REQUEST_ID};
+use crate::request::headers::{self, REQUEST_ID, X_REQUEST_ID};
 use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
@@ -165,6 +165,9 @@ pub(crate) async fn response_head(
     parts.status = response.status;
     parts.headers = response.headers;
     if let Ok(id) = HeaderValue::from_str(&exchange.request_id) {
+        if exchange.api == Api::Messages {
+            parts.headers.insert(REQUEST_ID, id.clone());
+        }
         parts.headers.insert(X_REQUEST_ID, id);
     }
     exchange.progress.status = parts.status.as_u16();

@@ -88,7 +88,7 @@ fn access_log(exchange: &Exchange, usage: &Usage, times: &Times) {
         end = progress.end.as_str(),
         code = progress.code.as_deref().unwrap_or(""),
         stream = facts.is_some_and(|facts| facts.view.traits.streaming),
-        target = progress.backend.as_deref().unwrap_or(""),
+        backend = progress.backend.as_deref().unwrap_or(""),
         tries = progress.tries,
         input_tokens = usage.input_tokens,
         output_tokens = usage.output_tokens,
