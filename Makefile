@@ -8,7 +8,7 @@ TARGET := $(abspath $(CARGO_TARGET_DIR))
 else
 TARGET := $(CURDIR)/target
 endif
-VENV := $(TARGET)/venv
+CLIENTS := $(TARGET)/clients
 CONFIG ?= config/weir.toml
 
 # Crates outside the root workspace: Wasm guests, with a target and a profile of their own.
@@ -23,9 +23,9 @@ help: ## this list
 setup: ## install what building needs and is missing
 	@tests/setup/build
 
-setup-test: ## the same for the tests: the Python clients
+setup-test: ## the same for the tests: the real clients, for Python and Node
 	@tests/setup/build test
-	@tests/setup/clients "$(VENV)"
+	@tests/setup/clients "$(CLIENTS)"
 
 run: setup ## build, then serve CONFIG (config/weir.toml), live: edit it while it runs
 	cargo run --release -- run --config $(CONFIG)
@@ -33,11 +33,10 @@ run: setup ## build, then serve CONFIG (config/weir.toml), live: edit it while i
 build: setup ## build everything of the root workspace, optimised
 	cargo build --release --workspace
 
-test: setup-test ## every test: gateway, filters, examples, the official Python client
+test: setup-test ## every test: gateway, filters, examples, real clients
 	cargo build --release --workspace --bins
 	cargo test --release --workspace --no-fail-fast
 	set -e; for guest in $(GUESTS); do cargo test --manifest-path "$$guest"; done
-	"$(VENV)/bin/python" tests/clients/suite.py "$(TARGET)/release/weir"
 
 bench: setup ## measure the chain against a bare proxy (bench/chain.json in the target directory) and phase calls
 	cargo build --release --workspace --bins
