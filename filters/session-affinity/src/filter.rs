@@ -21,7 +21,7 @@ impl Filter for SessionAffinity {
         )
         .reads_headers(&["x-multi-turn-session-id"])
         .writes_headers(&["x-multi-turn-session-id"])
-        .affinity_needs_session_key()
+        .affinity_by_session_key()
     }
 
     fn validate(config: &Config) -> Vec<ConfigError> {

@@ -28,8 +28,8 @@ pub struct Manifest {
     pub events: EventNeed,
     /// Milliseconds between two ticks, 0 = never.
     pub tick_ms: u32,
-    /// `on-affinity` is called only where there is a session key candidate.
-    pub affinity_needs_session_key: bool,
+    /// What `on-affinity` says follows from the session keys alone.
+    pub affinity_by_session_key: bool,
     /// `on-response-headers` is called only where the filter has set its scratch.
     pub response_headers_after_scratch: bool,
 }
@@ -124,7 +124,7 @@ impl From<lifecycle::Manifest> for Manifest {
                 lifecycle::EventNeed::Every => EventNeed::Every,
             },
             tick_ms: from.tick_ms,
-            affinity_needs_session_key: from.affinity_needs_session_key,
+            affinity_by_session_key: from.affinity_by_session_key,
             response_headers_after_scratch: from.response_headers_after_scratch,
         }
     }
@@ -151,7 +151,7 @@ mod tests {
             writes_json: words(&["/a/b", "/ab"]),
             events: EventNeed::None,
             tick_ms: 0,
-            affinity_needs_session_key: false,
+            affinity_by_session_key: false,
             response_headers_after_scratch: false,
         };
         let grants = Grants {

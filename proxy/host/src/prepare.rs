@@ -207,7 +207,7 @@ fn phases(module: &Module, manifest: &Manifest) -> Phases {
         } else {
             0
         },
-        affinity_needs_session_key: manifest.affinity_needs_session_key,
+        affinity_by_session_key: manifest.affinity_by_session_key,
         response_headers_after_scratch: manifest.response_headers_after_scratch,
     }
 }

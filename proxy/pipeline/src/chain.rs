@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use weir_routing::CandidateSet;
 
+use crate::affinity_memory::AffinityMemory;
 use crate::facts::Facts;
 use crate::filter::{Filter, OnError, PhaseCall, Phases};
 use crate::verdict::{
@@ -36,7 +37,7 @@ pub struct Chain {
     request_headers: Vec<Shared>,
     authorize: Vec<Shared>,
     request: Vec<Shared>,
-    affinity: Vec<Shared>,
+    affinity: Vec<(Shared, AffinityMemory)>,
     route: Vec<Shared>,
     response_headers: Vec<Shared>,
     events: Vec<Shared>,
@@ -65,7 +66,10 @@ impl Chain {
             request_headers: of(|p| p.request_headers),
             authorize: of(|p| p.authorize),
             request: of(|p| p.request),
-            affinity: of(|p| p.affinity),
+            affinity: of(|p| p.affinity)
+                .into_iter()
+                .map(|filter| (filter, AffinityMemory::default()))
+                .collect(),
             route: of(|p| p.route),
             response_headers: backward(|p| p.response_headers),
             events: backward(|p| p.events),
@@ -152,23 +156,41 @@ impl Chain {
         Self::outcomes(&self.request, facts, |filter, facts| filter.request(facts)).await
     }
 
-    /// The first key any filter derives. Filters that need a session key candidate are asked only
-    /// when there is one.
+    /// The first key any filter derives. A filter that goes by the session keys alone is asked only
+    /// where there is one, and not twice about the same.
     pub async fn affinity(
         &self,
         mut facts: Box<Facts>,
-    ) -> (Box<Facts>, Result<Option<Affinity>, Stop>) {
-        for filter in &self.affinity {
-            if facts.session_keys.is_empty() && filter.phases().affinity_needs_session_key {
+    ) -> (Box<Facts>, Result<Option<Arc<Affinity>>, Stop>) {
+        for (filter, memory) in &self.affinity {
+            let by_key = filter.phases().affinity_by_session_key;
+            if by_key && facts.session_keys.is_empty() {
                 continue;
             }
-            let (back, result) = filter.affinity(facts).answer().await;
-            facts = back;
-            match result {
-                Ok(Some(affinity)) => return (facts, Ok(Some(affinity))),
-                Ok(None) => {}
-                Err(failure) if skips(filter) => drop(failure),
-                Err(failure) => return (facts, Err(Stop::Failed(failure))),
+            let known = by_key.then(|| memory.recall(&facts.session_keys)).flatten();
+            let said = match known {
+                Some(said) => said,
+                None => {
+                    let (back, result) = filter.affinity(facts).answer().await;
+                    facts = back;
+                    match result {
+                        Ok(said) => {
+                            let said = said.map(Arc::new);
+                            if by_key {
+                                memory.keep(&facts.session_keys, said.clone());
+                            }
+                            said
+                        }
+                        Err(failure) if skips(filter) => {
+                            drop(failure);
+                            None
+                        }
+                        Err(failure) => return (facts, Err(Stop::Failed(failure))),
+                    }
+                }
+            };
+            if said.is_some() {
+                return (facts, Ok(said));
             }
         }
         (facts, Ok(None))

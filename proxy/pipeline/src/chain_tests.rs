@@ -132,7 +132,7 @@ fn conditional_phases_are_called_only_where_they_can_matter() {
             phases: Phases {
                 affinity: true,
                 response_headers: true,
-                affinity_needs_session_key: conditional,
+                affinity_by_session_key: conditional,
                 response_headers_after_scratch: conditional,
                 ..Phases::default()
             },
@@ -146,5 +146,9 @@ fn conditional_phases_are_called_only_where_they_can_matter() {
         let called = (filter.affinities.load(Relaxed), filter.heads.load(Relaxed));
         assert_eq!(called, expected, "{conditional} {has_key} {scratch:?}");
         assert_eq!((affinity, passed), (Ok(None), Ok(())));
+        if conditional && has_key {
+            now(chain.affinity(self::facts(vec![key()], &[])));
+            assert_eq!(filter.affinities.load(Relaxed), 1, "asked again");
+        }
     }
 }

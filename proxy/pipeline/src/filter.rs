@@ -32,8 +32,9 @@ pub struct Phases {
     pub complete: bool,
     /// Now and then; ms between two calls, 0 = never.
     pub tick_ms: u32,
-    /// [`Filter::affinity`] is called only for exchanges with a session key candidate.
-    pub affinity_needs_session_key: bool,
+    /// What [`Filter::affinity`] says follows from the session keys alone: it is not called for
+    /// exchanges without one, and what it said is remembered.
+    pub affinity_by_session_key: bool,
     /// [`Filter::response_headers`] is called only for exchanges in which the filter has left
     /// private bytes.
     pub response_headers_after_scratch: bool,

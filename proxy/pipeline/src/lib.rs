@@ -5,6 +5,7 @@
 //! (what a phase returns), [`ledger`] (claims settled when the exchange ends), [`notice`] (what the caller
 //! is told of them), [`filter`] (the trait), [`chain`] (the walk).
 
+mod affinity_memory;
 pub mod attributes;
 pub mod chain;
 pub mod edits;

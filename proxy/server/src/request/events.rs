@@ -2,9 +2,10 @@
 //! chain backward over them, usage observed.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytes::{Bytes, BytesMut};
+use memchr::memmem::Finder;
 use weir_dialect::{
     Api, EventFacts, JsonEdit, SseError, SseEvent, SseSplitter, apply_json_edits, encode_event,
     event_facts, quote,
@@ -320,7 +321,7 @@ fn without_usage(raw: Bytes, reported: bool) -> Bytes {
         return raw;
     }
     // Unescaped quotes stand around names only, so that no text can look like it.
-    let Some(at) = memchr::memmem::find(&raw, NO_USAGE) else {
+    let Some(at) = NO_USAGE_FINDER.find(&raw) else {
         return raw;
     };
     let mut kept = BytesMut::with_capacity(raw.len());
@@ -330,6 +331,7 @@ fn without_usage(raw: Bytes, reported: bool) -> Bytes {
 }
 
 const NO_USAGE: &[u8] = b",\"usage\":null";
+static NO_USAGE_FINDER: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(NO_USAGE));
 
 /// Whether the last event of a stream lacks no more than the empty line behind it. A part of an
 /// event is no event.

@@ -32,7 +32,7 @@ pub(crate) struct Exchange {
     /// What filters see. Away only while a phase call has it.
     pub(crate) facts: Option<Box<Facts>>,
     /// Written by `admit`.
-    pub(crate) affinity: Option<Affinity>,
+    pub(crate) affinity: Option<Arc<Affinity>>,
     /// Written by `passthrough`: the chain of the route, which may have none.
     pub(crate) passing: Option<Option<Arc<Chain>>>,
     /// Written by `passthrough`: what to say once pingora has given up.

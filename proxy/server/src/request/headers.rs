@@ -186,7 +186,8 @@ pub(crate) fn tell_router(headers: &mut HeaderMap, facts: &Facts, affinity: Opti
 /// The upstream's headers for the caller.
 pub(crate) fn outbound(upstream: &HeaderMap) -> HeaderMap {
     let connection = connection_tokens(upstream);
-    let mut kept = HeaderMap::with_capacity(upstream.len() + 4);
+    // With room for what the gateway adds: a map that grows is built anew.
+    let mut kept = HeaderMap::with_capacity(upstream.len() + 12);
     for (name, value) in upstream {
         if !is_hop_by_hop(name, connection) && *name != X_REQUEST_ID && !is_internal(name.as_str())
         {

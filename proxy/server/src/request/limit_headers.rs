@@ -14,12 +14,15 @@ use crate::request::exchange::Exchange;
 /// Puts them onto the answer of an upstream, in the place of the upstream's own.
 pub(crate) fn onto_answer(exchange: &Exchange, headers: &mut HeaderMap) {
     exchange.ledger.tell(|notices| {
-        let theirs = headers.keys().filter(|name| is_limit(name));
-        for name in theirs.cloned().collect::<Vec<_>>() {
+        let theirs: Vec<_> = headers
+            .keys()
+            .filter(|name| is_limit(name))
+            .cloned()
+            .collect();
+        for name in theirs {
             headers.remove(name);
         }
-        let now = SystemTime::now();
-        tell(exchange.api, notices, now, |name, value| {
+        tell(exchange.api, notices, SystemTime::now, |name, value| {
             headers.insert(name, value);
         });
     });
@@ -33,24 +36,24 @@ pub(crate) fn onto_refusal(
 ) {
     ledger.tell(|notices| {
         headers.retain(|(name, _)| !is_limit(name));
-        tell(api, notices, SystemTime::now(), |name, value| {
+        tell(api, notices, SystemTime::now, |name, value| {
             headers.push((name, value));
         });
     });
 }
 
 fn is_limit(name: &HeaderName) -> bool {
-    let name = name.as_str();
-    name.starts_with("x-ratelimit-")
-        || name.starts_with("anthropic-ratelimit-")
-        || name == RATELIMIT
-        || name == RATELIMIT_POLICY
+    let text = name.as_str();
+    text.starts_with("x-ratelimit-")
+        || text.starts_with("anthropic-ratelimit-")
+        || *name == RATELIMIT
+        || *name == RATELIMIT_POLICY
 }
 
 fn tell(
     api: Api,
     notices: &Notices,
-    now: SystemTime,
+    now: impl Fn() -> SystemTime,
     mut put: impl FnMut(HeaderName, HeaderValue),
 ) {
     let refused = notices.refused();
@@ -61,7 +64,7 @@ fn tell(
         let given_back = (refused && notice.taken > 0).then(|| notice.given_back());
         let notice = given_back.as_ref().unwrap_or(notice);
         if notice.of.x_ratelimit {
-            figures(api, notice, now, &mut put);
+            figures(api, notice, &now, &mut put);
         }
         // Of a refused exchange only what refused it: `Retry-After` must not be before `t`.
         if notice.of.ratelimit {
@@ -77,8 +80,8 @@ fn tell(
     if let Some(policies) = policies
         && let Ok(standing) = HeaderValue::try_from(standing)
     {
-        put(HeaderName::from_static(RATELIMIT_POLICY), policies);
-        put(HeaderName::from_static(RATELIMIT), standing);
+        put(RATELIMIT_POLICY, policies);
+        put(RATELIMIT, standing);
     }
 }
 
@@ -86,7 +89,7 @@ fn tell(
 fn figures(
     api: Api,
     notice: &Notice,
-    now: SystemTime,
+    now: impl Fn() -> SystemTime,
     put: &mut impl FnMut(HeaderName, HeaderValue),
 ) {
     let anthropic = api == Api::Messages;
@@ -95,15 +98,14 @@ fn figures(
         return;
     };
     let reset_at = if anthropic {
-        timestamp(now + Duration::from_millis(notice.reset_ms))
+        timestamp(now() + Duration::from_millis(notice.reset_ms))
     } else {
         duration(notice.reset_ms)
     };
-    let name = HeaderName::from_static;
-    put(name(limit), HeaderValue::from(notice.limit));
-    put(name(remaining), HeaderValue::from(notice.remaining));
+    put(limit.clone(), HeaderValue::from(notice.limit));
+    put(remaining.clone(), HeaderValue::from(notice.remaining));
     if let Ok(reset_at) = HeaderValue::try_from(reset_at) {
-        put(name(reset), reset_at);
+        put(reset.clone(), reset_at);
     }
 }
 
@@ -176,56 +178,56 @@ fn timestamp(at: SystemTime) -> String {
 }
 
 /// By [`Dimension`]: limit, rest, reset.
-type Names = [[&'static str; 3]; Dimension::ALL.len()];
+type Names = [[HeaderName; 3]; Dimension::ALL.len()];
 
-const OPENAI: Names = [
+static OPENAI: Names = [
     [
-        "x-ratelimit-limit-requests",
-        "x-ratelimit-remaining-requests",
-        "x-ratelimit-reset-requests",
+        HeaderName::from_static("x-ratelimit-limit-requests"),
+        HeaderName::from_static("x-ratelimit-remaining-requests"),
+        HeaderName::from_static("x-ratelimit-reset-requests"),
     ],
     [
-        "x-ratelimit-limit-tokens",
-        "x-ratelimit-remaining-tokens",
-        "x-ratelimit-reset-tokens",
+        HeaderName::from_static("x-ratelimit-limit-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-tokens"),
     ],
     [
-        "x-ratelimit-limit-input-tokens",
-        "x-ratelimit-remaining-input-tokens",
-        "x-ratelimit-reset-input-tokens",
+        HeaderName::from_static("x-ratelimit-limit-input-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-input-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-input-tokens"),
     ],
     [
-        "x-ratelimit-limit-output-tokens",
-        "x-ratelimit-remaining-output-tokens",
-        "x-ratelimit-reset-output-tokens",
+        HeaderName::from_static("x-ratelimit-limit-output-tokens"),
+        HeaderName::from_static("x-ratelimit-remaining-output-tokens"),
+        HeaderName::from_static("x-ratelimit-reset-output-tokens"),
     ],
 ];
 
-const ANTHROPIC: Names = [
+static ANTHROPIC: Names = [
     [
-        "anthropic-ratelimit-requests-limit",
-        "anthropic-ratelimit-requests-remaining",
-        "anthropic-ratelimit-requests-reset",
+        HeaderName::from_static("anthropic-ratelimit-requests-limit"),
+        HeaderName::from_static("anthropic-ratelimit-requests-remaining"),
+        HeaderName::from_static("anthropic-ratelimit-requests-reset"),
     ],
     [
-        "anthropic-ratelimit-tokens-limit",
-        "anthropic-ratelimit-tokens-remaining",
-        "anthropic-ratelimit-tokens-reset",
+        HeaderName::from_static("anthropic-ratelimit-tokens-limit"),
+        HeaderName::from_static("anthropic-ratelimit-tokens-remaining"),
+        HeaderName::from_static("anthropic-ratelimit-tokens-reset"),
     ],
     [
-        "anthropic-ratelimit-input-tokens-limit",
-        "anthropic-ratelimit-input-tokens-remaining",
-        "anthropic-ratelimit-input-tokens-reset",
+        HeaderName::from_static("anthropic-ratelimit-input-tokens-limit"),
+        HeaderName::from_static("anthropic-ratelimit-input-tokens-remaining"),
+        HeaderName::from_static("anthropic-ratelimit-input-tokens-reset"),
     ],
     [
-        "anthropic-ratelimit-output-tokens-limit",
-        "anthropic-ratelimit-output-tokens-remaining",
-        "anthropic-ratelimit-output-tokens-reset",
+        HeaderName::from_static("anthropic-ratelimit-output-tokens-limit"),
+        HeaderName::from_static("anthropic-ratelimit-output-tokens-remaining"),
+        HeaderName::from_static("anthropic-ratelimit-output-tokens-reset"),
     ],
 ];
 
-const RATELIMIT: &str = "ratelimit";
-const RATELIMIT_POLICY: &str = "ratelimit-policy";
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -279,9 +281,14 @@ mod tests {
         }
         let mut lines = String::new();
         let now = UNIX_EPOCH + Duration::from_millis(951_782_399_000);
-        tell(api, &notices, now, |name, value| {
-            _ = writeln!(lines, "{name}: {}", value.to_str().unwrap());
-        });
+        tell(
+            api,
+            &notices,
+            || now,
+            |name, value| {
+                _ = writeln!(lines, "{name}: {}", value.to_str().unwrap());
+            },
+        );
         lines
     }
 

@@ -57,7 +57,7 @@ pub(crate) fn head(
         parts.headers.insert(name.clone(), key.clone());
     }
     if upstream.table.router_headers {
-        headers::tell_router(&mut parts.headers, facts, exchange.affinity.as_ref());
+        headers::tell_router(&mut parts.headers, facts, exchange.affinity.as_deref());
     }
     if !upstream.table.http2 {
         parts.headers.insert(HOST, target.authority.clone());

@@ -172,8 +172,8 @@ fn print(of: &Inspection) {
         ));
         say(format!("    events          {:?}", manifest.events).to_lowercase());
         say(format_args!("    tick            {} ms", manifest.tick_ms));
-        if manifest.affinity_needs_session_key {
-            say("    on-affinity     only with a session key candidate");
+        if manifest.affinity_by_session_key {
+            say("    on-affinity     only with a session key, by nothing else");
         }
         if manifest.response_headers_after_scratch {
             say("    on-response-headers  only after it has set its scratch");
