@@ -22,6 +22,7 @@ use crate::report::Report;
 use crate::route::RouteTable;
 use crate::server::{AdminTable, LimitsTable, LogTable, ReloadTable, ServerTable, StreamsTable};
 use crate::simulator::SimulatorTable;
+use crate::telemetry::TelemetryTable;
 
 /// The commented reference file, which is also the default configuration.
 pub const REFERENCE: &str = include_str!("../weir.toml");
@@ -42,6 +43,8 @@ pub struct Config {
     pub admin: AdminTable,
     /// `[log]`.
     pub log: LogTable,
+    /// `[telemetry]`.
+    pub telemetry: TelemetryTable,
     /// `[[listeners]]`, in order.
     pub listeners: Vec<Listener>,
     /// `[[simulators]]`, in order.
@@ -143,6 +146,7 @@ impl Config {
             server: root.below("server", ServerTable::default(), ServerTable::read),
             admin: root.below("admin", AdminTable::default(), AdminTable::read),
             log: root.below("log", LogTable::default(), LogTable::read),
+            telemetry: root.below("telemetry", TelemetryTable::default(), TelemetryTable::read),
             listeners: root.or("listeners", Vec::new(), |f| {
                 f.list(|f| f.table().map(Listener::read))
             }),

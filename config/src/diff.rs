@@ -96,6 +96,10 @@ impl ConfigDiff {
             self.boot
                 .extend(fields.iter().map(|field| key::join(table, field)));
         }
+        self.fields("telemetry", &old.telemetry, &new.telemetry);
+        if old.telemetry.otlp != new.telemetry.otlp {
+            self.boot.push("telemetry.otlp".into());
+        }
         self.listeners(&old.listeners, &new.listeners);
         let by_address = |simulators: &[SimulatorTable]| {
             let pairs = simulators.iter().map(|s| (s.listen.to_string(), s.clone()));

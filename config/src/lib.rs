@@ -27,6 +27,7 @@ mod server;
 mod show;
 mod simulator;
 mod sources;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 
@@ -52,3 +53,4 @@ pub use server::{
 pub use show::masked;
 pub use simulator::SimulatorTable;
 pub use sources::{Sources, load};
+pub use telemetry::{OtlpEndpoint, OtlpProtocol, OtlpTable, TelemetryTable};

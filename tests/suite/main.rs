@@ -18,6 +18,8 @@ mod retries;
 
 mod limits;
 
+mod telemetry;
+
 mod passthrough;
 
 mod tls;

@@ -72,6 +72,30 @@ access = 1"#,
 }
 
 #[test]
+fn telemetry() {
+    check(
+        r#"[telemetry]
+series_max = 0
+[telemetry.otlp]
+endpoint = "127.0.0.1:4318"
+protocol = "http/json"
+headers = { authorization = "" }
+resource = { a = 1 }
+interval_ms = 1
+sample_ratio = 2
+trace = true"#,
+        r#"2:14: telemetry.series_max: 0 is out of range; write a number from 1 to 10000
+4:12: telemetry.otlp.endpoint: `127.0.0.1:4318` is not the URL of a collector; write http://host:port or https://host:port; empty: nothing is sent
+5:12: telemetry.otlp.protocol: no such value `http/json`; use one of: http/protobuf, grpc
+6:29: telemetry.otlp.headers.authorization: is empty; write a value
+7:18: telemetry.otlp.resource.a: is of type integer; write a string
+8:15: telemetry.otlp.interval_ms: 1 is out of range; write a number from 100 to 86400000
+9:16: telemetry.otlp.sample_ratio: 2 is out of range; write a number from 0 to 1
+10:1: telemetry.otlp.trace: unknown key `trace`; did you mean `traces`?"#,
+    );
+}
+
+#[test]
 fn listeners_and_simulators() {
     check(
         r#"[[listeners]]

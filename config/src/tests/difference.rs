@@ -75,6 +75,18 @@ const CHANGES: &[Change] = &[
         &["log.level"],
     ),
     (
+        "#series_max = 1000",
+        "series_max = 5",
+        &["telemetry: series_max changed from 1000 to 5"],
+        &[],
+    ),
+    (
+        "#headers = {}",
+        "headers = { authorization = \"a secret\" }",
+        &["telemetry: otlp changed"],
+        &["telemetry.otlp"],
+    ),
+    (
         ":8080",
         ":8081",
         &[r#"listeners.main: listen changed from "127.0.0.1:8080" to "127.0.0.1:8081""#],

@@ -24,6 +24,7 @@ use crate::builtin;
 use crate::key_sets;
 use crate::key_tables;
 use crate::snapshot::{Functions, ModelTarget, Route, Snapshot, Target, Upstream};
+use crate::telemetry::KnownSets;
 use crate::upstream::IdleLinks;
 
 /// Streams on one HTTP/2 connection to a backend: enough for all that a model server takes;
@@ -383,6 +384,7 @@ impl Compiler<'_> {
                     uris: model.uris.clone(),
                     chain: Arc::clone(chain),
                     upstream: Arc::clone(upstream),
+                    series: KnownSets::default(),
                 };
                 models.insert(name.as_str().into(), Arc::new(target));
             }

@@ -14,6 +14,7 @@ use weir_pipeline::intern::NameId;
 use weir_pipeline::settings::ModelSettings;
 use weir_routing::{Cluster, EjectionPolicy};
 
+use crate::telemetry::KnownSets;
 use crate::upstream::IdleLinks;
 
 /// Models by function id and model name.
@@ -82,6 +83,8 @@ pub(crate) struct ModelTarget {
     pub(crate) chain: Arc<Chain>,
     /// Who answers.
     pub(crate) upstream: Arc<Upstream>,
+    /// What is measured of it.
+    pub(crate) series: KnownSets,
 }
 
 impl ModelTarget {

@@ -483,6 +483,7 @@ fn publish(runtime: &Runtime, snapshot: &Arc<Snapshot>) {
         .store(Arc::clone(&snapshot.key_sets));
     runtime.swap(Arc::clone(snapshot));
     runtime.fleet.forget_unused();
+    runtime.metrics.forget_unused(snapshot);
 }
 
 fn renew(

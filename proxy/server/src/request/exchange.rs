@@ -142,6 +142,13 @@ impl Exchange {
         self.api == Api::Responses && !self.wants_events()
     }
 
+    /// Whose limits it counts against; empty while nobody was let in.
+    pub(crate) fn tenant(&self) -> &str {
+        let facts = self.facts.as_ref();
+        let principal = facts.and_then(|facts| facts.principal.as_ref());
+        principal.map_or("", |principal| &principal.tenant)
+    }
+
     /// Tokens used: as reported, else estimated from what was sent and seen.
     pub(crate) fn usage(&self) -> Usage {
         if let Some(usage) = self.progress.usage {

@@ -14,10 +14,7 @@ use crate::request::exchange::Exchange;
 pub(crate) fn settle(mut exchange: Exchange) {
     let usage = claims(&exchange).unwrap_or_default();
     let times = Times::of(&exchange, &usage);
-    exchange
-        .runtime
-        .metrics
-        .ended(&exchange, &usage, times.ttft, times.total);
+    exchange.runtime.metrics.ended(&exchange, &usage, &times);
     if exchange.snapshot.config.log.access {
         access_log(&exchange, &usage, &times);
     }
@@ -49,11 +46,16 @@ fn worked(exchange: &Exchange) -> Option<Usage> {
     }
 }
 
-struct Times {
-    queue: Duration,
-    ttft: Option<Duration>,
-    total: Duration,
-    per_token: Duration,
+/// How long the parts of an exchange took.
+pub(crate) struct Times {
+    /// Before the upstream was asked.
+    pub(crate) queue: Duration,
+    /// From head read to the first byte of the answer.
+    pub(crate) ttft: Option<Duration>,
+    /// From head read to last byte written.
+    pub(crate) total: Duration,
+    /// Per output token after the first one.
+    pub(crate) per_token: Duration,
 }
 
 impl Times {

@@ -1,6 +1,6 @@
 //! The gateway's own counters, in Prometheus' format.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
@@ -10,6 +10,9 @@ use weir_dialect::{Api, Usage};
 use weir_pipeline::verdict::End;
 
 use crate::request::exchange::Exchange;
+use crate::request::settle::Times;
+use crate::snapshot::Snapshot;
+use crate::telemetry::genai::GenAi;
 
 /// Seconds; from a cached answer to a long generation.
 const DURATION_BUCKETS: &[f64] = &[
@@ -29,6 +32,7 @@ pub(crate) struct Metrics {
     reloads: IntCounterVec,
     config_rejected: IntGauge,
     config_number: IntGauge,
+    genai: GenAi,
     /// Those of every exchange, found once.
     series: PerApi,
     started_unix_s: u64,
@@ -167,6 +171,7 @@ impl Metrics {
                 .duration_since(UNIX_EPOCH)
                 .unwrap_or_default()
                 .as_secs(),
+            genai: GenAi::new(&registry)?,
             registry,
         };
         let registry = &metrics.registry;
@@ -202,13 +207,7 @@ impl Metrics {
     }
 
     /// An exchange has ended.
-    pub(crate) fn ended(
-        &self,
-        exchange: &Exchange,
-        usage: &Usage,
-        ttft: Option<Duration>,
-        total: Duration,
-    ) {
+    pub(crate) fn ended(&self, exchange: &Exchange, usage: &Usage, times: &Times) {
         let api = exchange.api.as_str();
         let series = self.series.of(exchange.api);
         if exchange.progress.status == 200 && exchange.progress.end == End::Ok {
@@ -220,8 +219,8 @@ impl Metrics {
                 .with_label_values(&[api, status, exchange.progress.end.as_str()])
                 .inc();
         }
-        series.duration.observe(total.as_secs_f64());
-        if let Some(ttft) = ttft {
+        series.duration.observe(times.total.as_secs_f64());
+        if let Some(ttft) = times.ttft {
             series.ttft.observe(ttft.as_secs_f64());
         }
         let [input, output] = if usage.reported {
@@ -231,6 +230,12 @@ impl Metrics {
         };
         input.inc_by(usage.input_tokens);
         output.inc_by(usage.output_tokens);
+        self.genai.ended(exchange, usage, times);
+    }
+
+    /// Another configuration is live: series of models it does not have end.
+    pub(crate) fn forget_unused(&self, live: &Snapshot) {
+        self.genai.forget_unused(live);
     }
 
     /// A further candidate is tried.
