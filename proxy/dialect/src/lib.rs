@@ -7,6 +7,7 @@ pub use event::{EventFacts, ResponseFacts, event_facts, response_facts, terminal
 pub use fault::{Fault, openai_type, render_fault, render_fault_event};
 pub use model::{ModelError, normal_routing_key, split_model};
 pub use models::{model_object, models_list};
+pub use outcome::{Outcome, outcome};
 pub use peek::{Peek, SessionKey, SessionSource, peek};
 pub use refusal::PeekError;
 pub use sse::{SseError, SseEvent, SseSplitter, encode_event};
@@ -24,6 +25,7 @@ mod measure;
 mod members;
 mod model;
 mod models;
+mod outcome;
 mod peek;
 mod reader;
 mod refusal;
