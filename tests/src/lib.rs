@@ -14,4 +14,6 @@ pub mod events;
 pub mod simulated;
 pub mod upstream;
 
+pub mod collector;
+
 pub mod guests;

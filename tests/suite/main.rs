@@ -18,6 +18,7 @@ mod retries;
 
 mod limits;
 
+mod otlp;
 mod telemetry;
 
 mod passthrough;

@@ -32,7 +32,7 @@ use crate::health_check;
 use crate::outbound::Messenger;
 use crate::reload::{Ask, Reloader, watch};
 use crate::runtime::{Completion, Runtime};
-use crate::telemetry::Metrics;
+use crate::telemetry::{Exporter, Exporting, Metrics};
 use crate::tls::LiveCertificate;
 
 /// Asks the reloader may be behind with.
@@ -42,6 +42,11 @@ const ASKS_MAX: usize = 64;
 const LINGER: Duration = Duration::from_millis(500);
 /// How often a draining process looks whether it has finished.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
+
+/// The last export gets what is left of the drain, but no less and no more than this: pingora ends
+/// the process a second after the limit, and a collector that is down shall not keep it.
+const EXPORT_MIN: Duration = Duration::from_millis(500);
+const EXPORT_MAX: Duration = Duration::from_secs(3);
 
 /// Why a process cannot start.
 #[derive(Debug, thiserror::Error)]
@@ -75,7 +80,11 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
         .file
         .as_deref()
         .map_or_else(Origin::embedded, Origin::of);
-    let (runtime, completions) = runtime(&plan, &origin)?;
+    let Begun {
+        runtime,
+        completions,
+        exporter,
+    } = begin(&plan, &origin)?;
     if runtime
         .host
         .services()
@@ -142,6 +151,7 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
             asks,
             asked,
             completions,
+            exporter,
         })),
         drain: Duration::from_millis(config.server.drain_timeout_ms),
     };
@@ -154,10 +164,14 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
     Ok(())
 }
 
-fn runtime(
-    plan: &Plan,
-    origin: &Origin,
-) -> Result<(Arc<Runtime>, mpsc::Receiver<Completion>), BootError> {
+/// What serves, and what works for it in the background.
+struct Begun {
+    runtime: Arc<Runtime>,
+    completions: mpsc::Receiver<Completion>,
+    exporter: Option<Exporter>,
+}
+
+fn begin(plan: &Plan, origin: &Origin) -> Result<Begun, BootError> {
     let machine = |error: String| BootError::Machine(error);
     let registry = prometheus::Registry::new();
     let cache_dir = cache_dir(&plan.config.server.cache_dir);
@@ -166,6 +180,19 @@ fn runtime(
         registry: registry.clone(),
     })
     .map_err(|error| machine(error.to_string()))?;
+    let otlp = &plan.config.telemetry.otlp;
+    let (spans, exporter) = Exporter::new(otlp, &registry).map_err(|error| {
+        let key = "telemetry.otlp.headers";
+        let remedy = "use letters, digits and `-` in names, and printable text in values";
+        let message = error.to_string();
+        BootError::Config(vec![located(
+            &plan.text,
+            &origin.file,
+            key,
+            message,
+            remedy,
+        )])
+    })?;
     let metrics = Metrics::new(registry).map_err(|error| machine(error.to_string()))?;
     let fleet = Fleet::new();
     let compiler = Compiler {
@@ -184,7 +211,12 @@ fn runtime(
         .key_sets
         .store(Arc::clone(&snapshot.key_sets));
     metrics.reloaded("applied", 1);
-    Ok(Runtime::new(host, fleet, metrics, snapshot))
+    let (runtime, completions) = Runtime::new(host, fleet, metrics, spans, snapshot);
+    Ok(Begun {
+        runtime,
+        completions,
+        exporter,
+    })
 }
 
 /// The configured folder, else the user's cache folder; none when there is neither.
@@ -310,9 +342,10 @@ struct Parts {
     asks: mpsc::Sender<Ask>,
     asked: mpsc::Receiver<Ask>,
     completions: mpsc::Receiver<Completion>,
+    exporter: Option<Exporter>,
 }
 
-/// Reloads, health checks, ticks, completions; and the end.
+/// Reloads, health checks, ticks, completions, exports; and the end.
 struct Background {
     runtime: Arc<Runtime>,
     parts: Mutex<Option<Parts>>,
@@ -331,35 +364,42 @@ impl BackgroundService for Background {
         tasks.spawn(health_check::run(Arc::clone(&self.runtime)));
         tasks.spawn(complete::deliver(parts.completions));
         tasks.spawn(complete::tick(Arc::clone(&self.runtime)));
+        let exporting = parts.exporter.map(|exporter| exporter.start(&self.runtime));
         while !*shutdown.borrow_and_update() {
             if shutdown.changed().await.is_err() {
                 break;
             }
         }
-        drained(&self.runtime, self.drain).await;
+        drained(&self.runtime, self.drain, exporting).await;
     }
 }
 
-/// Waits for the last exchange, then ends the process: pingora itself would sleep out the limit.
-async fn drained(runtime: &Runtime, limit: Duration) {
+/// Waits for the last exchange, tells of it, then ends the process: pingora itself would sleep out
+/// the limit.
+async fn drained(runtime: &Runtime, limit: Duration, exporting: Option<Exporting>) {
     runtime.draining.store(true, Ordering::Relaxed);
     let begun = tokio::time::Instant::now();
-    loop {
+    let cut = loop {
         let active = runtime.metrics.active_count();
         if active == 0 || begun.elapsed() >= limit {
-            tracing::info!(
-                cut = active,
-                after_ms = begun.elapsed().as_millis(),
-                "drained, exiting"
-            );
-            #[allow(
-                clippy::disallowed_methods,
-                reason = "the end of the process, nothing is left to unwind"
-            )]
-            std::process::exit(0);
+            break active;
         }
         tokio::time::sleep(DRAIN_TICK).await;
+    };
+    if let Some(exporting) = exporting {
+        let left = limit.saturating_sub(begun.elapsed());
+        exporting.finish(left.clamp(EXPORT_MIN, EXPORT_MAX)).await;
     }
+    tracing::info!(
+        cut,
+        after_ms = begun.elapsed().as_millis(),
+        "drained, exiting"
+    );
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the end of the process, nothing is left to unwind"
+    )]
+    std::process::exit(0);
 }
 
 /// Unix signals: TERM drains, QUIT hands the sockets over and drains, INT ends at once.

@@ -15,7 +15,7 @@ use weir_routing::Fleet;
 
 use crate::reload::History;
 use crate::snapshot::Snapshot;
-use crate::telemetry::Metrics;
+use crate::telemetry::{Metrics, Spans};
 
 /// Ended exchanges that wait for filters with a `complete` phase; more are dropped and counted.
 pub(crate) const COMPLETIONS_MAX: usize = 8192;
@@ -31,6 +31,8 @@ pub(crate) struct Runtime {
     pub(crate) fleet: Fleet,
     /// Counters.
     pub(crate) metrics: Metrics,
+    /// Where exchanges leave their spans, if they are exported.
+    pub(crate) spans: Option<Spans>,
     /// Connections to upstreams.
     pub(crate) connector: Connector,
     /// Past configurations and the state of the last reload.
@@ -50,6 +52,7 @@ impl Runtime {
         host: Arc<Host>,
         fleet: Fleet,
         metrics: Metrics,
+        spans: Option<Spans>,
         snapshot: Snapshot,
     ) -> (Arc<Self>, mpsc::Receiver<Completion>) {
         let (completions, receiver) = mpsc::channel(COMPLETIONS_MAX);
@@ -59,6 +62,7 @@ impl Runtime {
             host,
             fleet,
             metrics,
+            spans,
             connector: Connector::new(None),
             history,
             draining: AtomicBool::new(false),

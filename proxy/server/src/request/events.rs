@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 use weir_dialect::{
     Api, EventFacts, JsonEdit, SseError, SseEvent, SseSplitter, apply_json_edits, encode_event,
-    event_facts, quote,
+    event_facts, outcome, quote,
 };
 use weir_pipeline::chain::{Chain, Stop};
 use weir_pipeline::verdict::{End, EventVerdict, StreamEvent};
@@ -226,6 +226,11 @@ impl Events {
         }
         let facts = event_facts(exchange.api, event.name(), event.data());
         self.observe(exchange, &facts);
+        if let Some(hop) = &mut exchange.hop
+            && (self.seq == 0 || facts.finish)
+        {
+            hop.outcome.absorb(outcome(exchange.api, event.data()));
+        }
         if facts.usage_only && self.hides_usage {
             return Ok(None);
         }

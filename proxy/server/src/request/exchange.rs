@@ -10,6 +10,7 @@ use weir_pipeline::ledger::Ledger;
 use weir_pipeline::verdict::{Affinity, End};
 
 use crate::request::refuse::Refusal;
+use crate::request::trace::Hop;
 use crate::runtime::Runtime;
 use crate::snapshot::{ModelTarget, Snapshot};
 
@@ -31,6 +32,8 @@ pub(crate) struct Exchange {
     pub(crate) call: Option<Call>,
     /// What filters see. Away only while a phase call has it.
     pub(crate) facts: Option<Box<Facts>>,
+    /// Written by `trace`: the span to be recorded.
+    pub(crate) hop: Option<Box<Hop>>,
     /// Written by `admit`.
     pub(crate) affinity: Option<Arc<Affinity>>,
     /// Written by `passthrough`: the chain of the route, which may have none.
@@ -94,6 +97,7 @@ impl Exchange {
             ledger: Arc::new(Ledger::default()),
             call: None,
             facts: None,
+            hop: None,
             affinity: None,
             passing: None,
             held: None,

@@ -9,7 +9,7 @@ use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use tokio::time::Instant;
-use weir_dialect::{Api, quote, response_facts, splice};
+use weir_dialect::{Api, outcome, quote, response_facts, splice};
 use weir_pipeline::facts::ResponseFacts;
 use weir_pipeline::verdict::End;
 use weir_routing::Reservation;
@@ -178,6 +178,9 @@ pub(crate) async fn response_head(
 fn observed(exchange: &mut Exchange, body: Bytes) -> Bytes {
     let facts = response_facts(exchange.api, &body);
     exchange.progress.usage = facts.usage;
+    if let Some(hop) = &mut exchange.hop {
+        hop.outcome = outcome(exchange.api, &body);
+    }
     if facts.usage.is_none() {
         exchange.progress.output_bytes = body.len() as u64;
     }

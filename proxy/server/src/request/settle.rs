@@ -19,6 +19,11 @@ pub(crate) fn settle(mut exchange: Exchange) {
         access_log(&exchange, &usage, &times);
     }
     report(&mut exchange, usage, &times);
+    if let Some(hop) = exchange.hop.take()
+        && let Some(spans) = &exchange.runtime.spans
+    {
+        spans.leave(*hop, &exchange, usage, &times);
+    }
 }
 
 /// Settles what the exchange has claimed, if that has not been done yet, by what was used.

@@ -10,7 +10,7 @@ use prometheus::{Histogram, HistogramOpts, HistogramVec, Registry};
 use weir_dialect::{Api, Usage};
 use weir_pipeline::verdict::End;
 
-use crate::request::exchange::{Call, Exchange};
+use crate::request::exchange::Exchange;
 use crate::request::settle::Times;
 use crate::snapshot::{ModelTarget, Snapshot};
 
@@ -168,7 +168,7 @@ impl GenAi {
         let tenant = exchange.tenant();
         let known = call.target.series.of(operation);
         if let Some(set) = known.load().get(tenant) {
-            return self.count(set, call, exchange, usage, times);
+            return self.count(set, exchange, usage, times);
         }
         let max = exchange.snapshot.config.telemetry.series_max;
         let set = self.set(&call.target, operation, tenant, max);
@@ -179,10 +179,10 @@ impl GenAi {
                 known
             });
         }
-        self.count(&set, call, exchange, usage, times);
+        self.count(&set, exchange, usage, times);
     }
 
-    fn count(&self, set: &Set, call: &Call, exchange: &Exchange, usage: &Usage, times: &Times) {
+    fn count(&self, set: &Set, exchange: &Exchange, usage: &Usage, times: &Times) {
         let error = error_type(exchange);
         set.made(
             set.duration(error),
@@ -200,7 +200,7 @@ impl GenAi {
                     .observe(output);
             }
         }
-        if error.is_some() || !call.peek.stream {
+        if error.is_some() || !exchange.wants_events() {
             return;
         }
         if let Some(first) = times.ttft {
@@ -344,6 +344,18 @@ impl Set {
     }
 }
 
+/// The name and the unit by which OpenTelemetry knows a family.
+pub(super) fn open_telemetry_name(family: &str) -> (&str, &'static str) {
+    let known = INSTRUMENTS.iter().find(|(name, ..)| *name == family);
+    known.map_or((family, ""), |(_, name, unit)| (name, unit))
+}
+
+/// The name by which OpenTelemetry knows a label.
+pub(super) fn open_telemetry_label(label: &str) -> &str {
+    let known = ATTRIBUTES.iter().find(|(name, _)| *name == label);
+    known.map_or(label, |(_, name)| name)
+}
+
 /// The labels of all series, in Prometheus' form of OpenTelemetry's names.
 const LABELS: &[&str] = &[
     "gen_ai_operation_name",
@@ -351,6 +363,37 @@ const LABELS: &[&str] = &[
     "gen_ai_request_model",
     "weir_function",
     "weir_tenant",
+];
+const INSTRUMENTS: [(&str, &str, &str); 4] = [
+    (
+        "gen_ai_server_request_duration_seconds",
+        "gen_ai.server.request.duration",
+        "s",
+    ),
+    (
+        "gen_ai_server_time_to_first_token_seconds",
+        "gen_ai.server.time_to_first_token",
+        "s",
+    ),
+    (
+        "gen_ai_server_time_per_output_token_seconds",
+        "gen_ai.server.time_per_output_token",
+        "s",
+    ),
+    (
+        "gen_ai_client_token_usage",
+        "gen_ai.client.token.usage",
+        "{token}",
+    ),
+];
+const ATTRIBUTES: [(&str, &str); 7] = [
+    ("gen_ai_operation_name", "gen_ai.operation.name"),
+    ("gen_ai_provider_name", "gen_ai.provider.name"),
+    ("gen_ai_request_model", "gen_ai.request.model"),
+    ("gen_ai_token_type", "gen_ai.token.type"),
+    ("weir_function", "weir.function"),
+    ("weir_tenant", "weir.tenant"),
+    ("error_type", "error.type"),
 ];
 /// The tenant, and the model, of those for which there is no room.
 const OTHER: &str = "other";

@@ -1,7 +1,8 @@
 //! The gateway's own counters, in Prometheus' format.
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -35,7 +36,7 @@ pub(crate) struct Metrics {
     genai: GenAi,
     /// Those of every exchange, found once.
     series: PerApi,
-    started_unix_s: u64,
+    started: SystemTime,
 }
 
 /// The series that every exchange of one API moves: looking them up by their labels costs more
@@ -167,10 +168,7 @@ impl Metrics {
                 "weir_config_number",
                 "Number of the live configuration.",
             )?,
-            started_unix_s: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default()
-                .as_secs(),
+            started: SystemTime::now(),
             genai: GenAi::new(&registry)?,
             registry,
         };
@@ -258,13 +256,27 @@ impl Metrics {
 
     /// When the process began, in seconds since the Unix epoch.
     pub(crate) fn started_unix_s(&self) -> u64 {
-        self.started_unix_s
+        self.since_epoch().as_secs()
+    }
+
+    /// The same in nanoseconds.
+    pub(crate) fn started_unix_ns(&self) -> u64 {
+        u64::try_from(self.since_epoch().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn since_epoch(&self) -> Duration {
+        self.started.duration_since(UNIX_EPOCH).unwrap_or_default()
+    }
+
+    /// All series as they are now.
+    pub(crate) fn gather(&self) -> Vec<MetricFamily> {
+        self.registry.gather()
     }
 
     /// Everything in Prometheus' text format.
     pub(crate) fn render(&self) -> Vec<u8> {
         let mut text = Vec::new();
-        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+        if let Err(error) = TextEncoder::new().encode(&self.gather(), &mut text) {
             tracing::error!(%error, "metrics could not be rendered");
         }
         text

@@ -1,10 +1,14 @@
-//! What the gateway tells operators in numbers.
+//! What the gateway tells operators in numbers, and in spans.
 //!
-//! [`metrics`] is all of it, [`genai`] the part per function, model and tenant.
+//! [`metrics`] is all of the numbers, [`genai`] the part per function, model and tenant; [`otlp`]
+//! sends them, and spans, to a collector.
 
 mod metrics;
 
 mod genai;
 
+mod otlp;
+
 pub(crate) use genai::KnownSets;
 pub(crate) use metrics::{Active, Metrics};
+pub(crate) use otlp::{Exporter, Exporting, Spans};
