@@ -14,6 +14,7 @@ use wasmtime::{Config, Engine, InstanceAllocationStrategy, OptLevel, PoolingAllo
 use crate::cache::Cache;
 use crate::capability;
 use crate::guest_state::GuestState;
+use crate::limit_metrics::LimitMetrics;
 use crate::metrics::HostMetrics;
 use crate::module::Module;
 use crate::services::Services;
@@ -71,8 +72,11 @@ impl Host {
     /// When its metrics are registered already.
     pub fn new(options: HostOptions) -> Result<Arc<Self>, EngineError> {
         let metrics = HostMetrics::new(&options.registry)?;
+        let services = Services::new(options.registry);
+        let limits = LimitMetrics::new(Arc::clone(&services.limiters))?;
+        services.registry.register(Box::new(limits))?;
         Ok(Arc::new(Self {
-            services: Arc::new(Services::new(options.registry)),
+            services: Arc::new(services),
             metrics,
             cache_dir: options.cache_dir,
             running: OnceLock::new(),

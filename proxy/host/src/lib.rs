@@ -37,6 +37,7 @@ mod hash;
 mod instance;
 mod key_set;
 mod key_table;
+mod limit_metrics;
 mod manifest;
 mod metrics;
 mod module;

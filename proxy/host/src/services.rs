@@ -22,7 +22,7 @@ pub struct Services {
     /// Names as numbers.
     pub interner: Interner,
     /// Token budgets; names are `FILTER/NAME`.
-    pub limiters: Limiters,
+    pub limiters: Arc<Limiters>,
     /// Key-value stores; names are `FILTER/NAME`.
     pub stores: Stores,
     /// Concurrency slots; names are `FILTER/NAME`.
@@ -48,7 +48,7 @@ impl Services {
     pub fn new(registry: prometheus::Registry) -> Self {
         Self {
             interner: Interner::new(),
-            limiters: Limiters::default(),
+            limiters: Arc::default(),
             stores: Stores::default(),
             slots: Slots::default(),
             key_tables: ArcSwap::from_pointee(KeyTables::default()),
