@@ -459,3 +459,125 @@ async fn without_limits_the_backends_own_words_pass() {
     assert_eq!(answer.header("x-ratelimit-limit-tokens"), "7");
     assert_eq!(answer.header("ratelimit"), "\"own\";r=7;t=7");
 }
+
+/// Tokens counted so far for an API: input, output, and how many of them were reported.
+async fn counted(gateway: &Gateway, api: &str) -> (u64, u64, u64) {
+    let api = format!("api=\"{api}\"");
+    let sum = async |label: &str| {
+        let sum = gateway.metric("weir_tokens_total", &[&api, label]).await;
+        sum as u64
+    };
+    (
+        sum("direction=\"input\"").await,
+        sum("direction=\"output\"").await,
+        sum("reported=\"true\"").await,
+    )
+}
+
+#[tokio::test]
+async fn what_was_not_reported_is_counted() {
+    let started = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"id\":\"m\",\"type\":\"message\",\"role\":\"assistant\",\"model\":\"sim\",\"content\":[],\"usage\":{\"input_tokens\":50,\"output_tokens\":1}}}\n\n";
+    let text = "event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":0,\"delta\":{\"type\":\"text_delta\",\"text\":\"12345678\"}}\n\n";
+    let failed = "event: error\ndata: {\"type\":\"error\",\"error\":{\"type\":\"api_error\",\"message\":\"no\"}}\n\n";
+    let vectors = r#"{"object":"list","model":"sim","data":[{"object":"embedding","index":0,"embedding":[0.5,0.25]}]}"#;
+    let stream = |events: String| [STREAM_HEAD.as_bytes(), &chunk(events)].concat();
+    let whole = |body: &str| answer("200 OK", "application/json", body).into_bytes();
+    // (path, more members, what the backend sends before it closes, input if not estimated, output)
+    let table = [
+        (
+            "/v1/messages",
+            r#","max_tokens":99,"stream":true"#,
+            stream(format!("{started}{}", text.repeat(10))),
+            Some(50),
+            20,
+        ),
+        (
+            "/v1/messages",
+            r#","max_tokens":99,"stream":true"#,
+            stream(format!("{started}{failed}")),
+            Some(0),
+            0,
+        ),
+        (
+            "/v1/messages",
+            r#","max_tokens":99,"stream":true"#,
+            stream(format!("{started}{text}{failed}")),
+            Some(50),
+            2,
+        ),
+        (
+            "/v1/embeddings",
+            r#","input":"some text""#,
+            whole(vectors),
+            None,
+            0,
+        ),
+        (
+            "/v1/chat/completions",
+            r#","stream":true"#,
+            stream(delta("123456789")),
+            None,
+            3,
+        ),
+    ];
+    for (path, members, sent, input, output) in table {
+        let upstream = Upstream::fixed(sent).await;
+        let config = ConfigText::new(&[upstream.address()]).model(&limited(1_000_000));
+        let gateway = Gateway::start(&config.text()).await;
+        let body = format!(
+            r#"{{"model":"demo/sim","messages":[{{"role":"user","content":"hi"}}]{members}}}"#
+        );
+        let answer = send(gateway.address(), post(path, body.clone())).await;
+        let what = format!("{path} {members}: {}", answer.text());
+        let api = path.trim_start_matches("/v1/").replace('/', "_");
+        gateway
+            .wait_for("the end of the exchange", async |gateway| {
+                gateway.metric("weir_requests_total", &[]).await == 1.0
+            })
+            .await;
+        let seen = counted(&gateway, &api).await;
+        assert_eq!((seen.1, seen.2), (output, 0), "{what}");
+        match input {
+            Some(input) => assert_eq!(seen.0, input, "{what}"),
+            None => assert!((2..=body.len() as u64).contains(&seen.0), "{what}"),
+        }
+        let settled = gateway.metric("weir_limit_settled_total", &[]).await;
+        assert_eq!(settled as u64, seen.0 + seen.1, "{what}");
+        let open = gateway.metric("weir_limit_open_reservations", &[]).await;
+        assert_eq!(open, 0.0, "{what}");
+    }
+}
+
+#[tokio::test]
+async fn estimates_learn_and_remember_over_reloads() {
+    // Reports 7 tokens of input.
+    let upstream = Upstream::scripted(async |mut connection: Connection| {
+        while connection.request().await.is_ok() {
+            let whole = answer("200 OK", "application/json", &completion("ok"));
+            connection.send(whole).await;
+        }
+    })
+    .await;
+    let config = ConfigText::new(&[upstream.address()]).model(&limited(20_000));
+    let gateway = Gateway::start(&config.text()).await;
+    // What is asked for beside the input is more than the budget.
+    let input = async || {
+        let refusal = send(gateway.address(), chat(r#""max_tokens":20000"#)).await;
+        assert_eq!(refusal.status, 429, "{}", refusal.text());
+        estimate(&refusal) - 20_000
+    };
+    let first = input().await;
+    assert!(first >= 20, "{first} tokens by the length of the body");
+    for _ in 0..40 {
+        assert_eq!(send(gateway.address(), chat("")).await.status, 200);
+    }
+    let learned = input().await;
+    assert!((6..=10).contains(&learned), "{learned} instead of {first}");
+    gateway.edit(|text| text.replace(&limited(20_000), "token_rate_limit = \"20000-D\""));
+    gateway
+        .wait_for("the reload", async |gateway| {
+            gateway.config_number().await == 2
+        })
+        .await;
+    assert_eq!(input().await, learned);
+}

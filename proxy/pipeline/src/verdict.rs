@@ -111,9 +111,10 @@ pub enum EventVerdict {
 }
 
 /// How an exchange ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum End {
     /// Answered in full.
+    #[default]
     Ok,
     /// The caller left.
     ClientGone,

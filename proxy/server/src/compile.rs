@@ -15,6 +15,7 @@ use weir_config::{
 };
 use weir_host::{Host, KeySets, KeyTables, PrepareError, WasmFilter};
 use weir_pipeline::chain::Chain;
+use weir_pipeline::correction::Corrections;
 use weir_pipeline::filter::Filter;
 use weir_pipeline::intern::NameId;
 use weir_pipeline::settings::ModelSettings;
@@ -382,6 +383,7 @@ impl Compiler<'_> {
                     full_name: Arc::from(format!("{id}/{name}")),
                     upstream_model_json: weir_dialect::quote(upstream_model),
                     uris: model.uris.clone(),
+                    corrections: self.corrections(id, name),
                     chain: Arc::clone(chain),
                     upstream: Arc::clone(upstream),
                     series: KnownSets::default(),
@@ -392,6 +394,15 @@ impl Compiler<'_> {
             functions.insert(id.as_ref().into(), models);
         }
         Some(functions)
+    }
+
+    /// What was learned of a model outlives its configuration.
+    fn corrections(&self, function: &str, model: &str) -> Arc<Corrections> {
+        let function = weir_dialect::normal_routing_key(function);
+        let known = self
+            .previous
+            .and_then(|previous| previous.model(&function, model));
+        known.map_or_else(Arc::default, |target| Arc::clone(&target.corrections))
     }
 
     fn error(&self, text: &str, key: &str, message: String, remedy: &str) -> ConfigError {

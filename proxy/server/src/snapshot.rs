@@ -10,6 +10,7 @@ use pingora::upstreams::peer::HttpPeer;
 use weir_config::{ClusterTable, Config, PriorityTable, RouteTable};
 use weir_host::{KeySets, KeyTables, WasmFilter};
 use weir_pipeline::chain::Chain;
+use weir_pipeline::correction::Corrections;
 use weir_pipeline::intern::NameId;
 use weir_pipeline::settings::ModelSettings;
 use weir_routing::{Cluster, EjectionPolicy};
@@ -79,6 +80,8 @@ pub(crate) struct ModelTarget {
     pub(crate) settings_id: NameId,
     /// Whose calls come first, where keys do not say.
     pub(crate) priority: Option<Arc<PriorityTable>>,
+    /// What estimates of its input have been wrong by; goes over to the next snapshot.
+    pub(crate) corrections: Arc<Corrections>,
     /// Who decides.
     pub(crate) chain: Arc<Chain>,
     /// Who answers.

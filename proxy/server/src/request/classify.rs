@@ -96,7 +96,7 @@ pub(crate) fn classify(
     if downstream.req_header().headers.contains_key(&X_PRIORITY) {
         return Err(Refusal::reserved_header("X-Priority"));
     }
-    let peek = peek(exchange.api, body).map_err(|error| Refusal::bad_body(&error))?;
+    let mut peek = peek(exchange.api, body).map_err(|error| Refusal::bad_body(&error))?;
     let (function, model) = split_model(&peek.model).map_err(Refusal::bad_model)?;
     let function = normal_routing_key(function);
     let target = exchange.snapshot.model(&function, model).cloned();
@@ -107,6 +107,10 @@ pub(crate) fn classify(
             exchange.api.path(),
         ));
     }
+    let estimate = peek.est_input_tokens;
+    if let Some(correction) = target.corrections.of(exchange.api, peek.has_tools) {
+        peek.est_input_tokens = correction.apply(estimate);
+    }
     let mut named = Ok(());
     if let Some(facts) = &mut exchange.facts {
         describe(facts, &peek, &target);
@@ -116,7 +120,11 @@ pub(crate) fn classify(
             facts.session_keys = keys;
         });
     }
-    exchange.call = Some(Call { peek, target });
+    exchange.call = Some(Call {
+        peek,
+        estimate,
+        target,
+    });
     named.map_err(|error| Refusal::bad_session(&error))
 }
 

@@ -270,6 +270,9 @@ impl Events {
         }
         // A provider that ends with a finished choice but no `[DONE]` has said all it had to say.
         self.whole |= facts.terminal || facts.finish || facts.is_error;
+        if facts.usage.is_some() {
+            progress.usage_final = self.whole;
+        }
     }
 
     fn ask(

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use weir_dialect::{Api, Peek, Usage};
 use weir_pipeline::chain::Chain;
 use weir_pipeline::facts::Facts;
-use weir_pipeline::ledger::Ledger;
+use weir_pipeline::ledger::{Ledger, Settlement};
 use weir_pipeline::verdict::{Affinity, End};
 
 use crate::request::refuse::Refusal;
@@ -42,17 +42,22 @@ pub(crate) struct Exchange {
     pub(crate) held: Option<Refusal>,
     /// Written by `forward` and `relay`.
     pub(crate) progress: Progress,
+    /// Written by `settle`: how the claims were settled, once they are.
+    pub(crate) settled: Option<Settlement>,
 }
 
 /// What an admitted body asks for.
 pub(crate) struct Call {
-    /// What was read of the body.
+    /// What was read of the body, its estimate corrected by what was learned of the model.
     pub(crate) peek: Peek,
+    /// Input tokens by the body alone, before any correction.
+    pub(crate) estimate: u32,
     /// The model it names, and who decides and answers.
     pub(crate) target: Arc<ModelTarget>,
 }
 
 /// How far an exchange has come.
+#[derive(Default)]
 pub(crate) struct Progress {
     /// The backend in use, or the last one.
     pub(crate) backend: Option<Arc<str>>,
@@ -70,6 +75,8 @@ pub(crate) struct Progress {
     pub(crate) head_sent: bool,
     /// Usage reported so far.
     pub(crate) usage: Option<Usage>,
+    /// Whether that is the last word: some streams begin with a part of it.
+    pub(crate) usage_final: bool,
     /// Bytes of output text seen, to estimate usage that is never reported.
     pub(crate) output_bytes: u64,
     /// Bytes of body written to the caller.
@@ -101,20 +108,8 @@ impl Exchange {
             affinity: None,
             passing: None,
             held: None,
-            progress: Progress {
-                backend: None,
-                tries: 0,
-                sent_at: None,
-                first_byte_at: None,
-                upstream_status: None,
-                status: 0,
-                head_sent: false,
-                usage: None,
-                output_bytes: 0,
-                response_bytes: 0,
-                end: End::Ok,
-                code: None,
-            },
+            progress: Progress::default(),
+            settled: None,
         }
     }
 
@@ -155,19 +150,26 @@ impl Exchange {
 
     /// Tokens used: as reported, else estimated from what was sent and seen.
     pub(crate) fn usage(&self) -> Usage {
-        if let Some(usage) = self.progress.usage {
-            return usage;
-        }
-        let input_tokens = self
-            .call
-            .as_ref()
-            .map_or(0, |call| u64::from(call.peek.est_input_tokens));
-        Usage {
-            input_tokens,
-            // Four bytes of text a token, the same rule as the estimate of the input.
-            output_tokens: self.progress.output_bytes.div_ceil(4),
-            reported: false,
-            ..Usage::default()
+        let progress = &self.progress;
+        // Four bytes of text a token, the same rule as the estimate of the input.
+        let seen = progress.output_bytes.div_ceil(4);
+        match progress.usage {
+            Some(usage) if progress.usage_final || progress.end == End::Ok => usage,
+            // Cut off: what was reported first does not have the output that came after.
+            Some(part) => Usage {
+                output_tokens: part.output_tokens.max(seen),
+                reported: false,
+                ..part
+            },
+            None => Usage {
+                input_tokens: self
+                    .call
+                    .as_ref()
+                    .map_or(0, |call| u64::from(call.peek.est_input_tokens)),
+                output_tokens: seen,
+                reported: false,
+                ..Usage::default()
+            },
         }
     }
 }

@@ -226,6 +226,7 @@ async fn attempt(
     exchange.progress.upstream_status = None;
     // What an earlier try has said does not count: nobody has seen it.
     exchange.progress.usage = None;
+    exchange.progress.usage_final = false;
     exchange.progress.output_bytes = 0;
     let input = exchange
         .call

@@ -178,10 +178,12 @@ pub(crate) async fn response_head(
 fn observed(exchange: &mut Exchange, body: Bytes) -> Bytes {
     let facts = response_facts(exchange.api, &body);
     exchange.progress.usage = facts.usage;
+    exchange.progress.usage_final = facts.usage.is_some();
     if let Some(hop) = &mut exchange.hop {
         hop.outcome = outcome(exchange.api, &body);
     }
-    if facts.usage.is_none() {
+    // Embeddings are no output.
+    if facts.usage.is_none() && exchange.api != Api::Embeddings {
         exchange.progress.output_bytes = body.len() as u64;
     }
     match (facts.model_span, &exchange.call) {

@@ -34,7 +34,7 @@ pub(crate) async fn serve(
         Err(refusal) => {
             exchange.progress.end = refusal.end();
             // A caller that is slow to hear of it keeps nothing of anybody's budget.
-            settle::claims(&exchange);
+            settle::claims(&mut exchange);
             Box::pin(refuse::write(&mut exchange, downstream, refusal)).await
         }
     };

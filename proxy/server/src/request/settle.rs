@@ -8,11 +8,15 @@ use weir_dialect::Usage;
 use weir_pipeline::ledger::Settlement;
 use weir_pipeline::verdict::{End, Summary};
 
-use crate::request::exchange::Exchange;
+use crate::request::exchange::{Exchange, Progress};
 
 /// Settles and reports.
 pub(crate) fn settle(mut exchange: Exchange) {
-    let usage = claims(&exchange).unwrap_or_default();
+    let usage = match claims(&mut exchange) {
+        Settlement::Used(usage) => usage,
+        Settlement::Refund => Usage::default(),
+    };
+    learn(&exchange, &usage);
     let times = Times::of(&exchange, &usage);
     exchange.runtime.metrics.ended(&exchange, &usage, &times);
     if exchange.snapshot.config.log.access {
@@ -26,27 +30,44 @@ pub(crate) fn settle(mut exchange: Exchange) {
     }
 }
 
-/// Settles what the exchange has claimed, if that has not been done yet, by what was used.
-pub(crate) fn claims(exchange: &Exchange) -> Option<Usage> {
-    let usage = worked(exchange);
-    exchange.ledger.settle(&match usage {
-        Some(usage) => Settlement::Used(usage),
-        None => Settlement::Refund,
-    });
-    usage
+/// Settles what the exchange has claimed, by what was used. The first time counts: what becomes of
+/// the answer after that changes nothing.
+pub(crate) fn claims(exchange: &mut Exchange) -> Settlement {
+    if let Some(settled) = exchange.settled {
+        return settled;
+    }
+    let settlement = if has_worked(&exchange.progress) {
+        Settlement::Used(exchange.usage())
+    } else {
+        Settlement::Refund
+    };
+    exchange.ledger.settle(&settlement);
+    exchange.settled = Some(settlement);
+    settlement
 }
 
-/// What the upstream has done for this exchange: nothing when it was never asked or refused.
-/// A caller who leaves, or a time-out, before the answer began leaves the input charged.
-fn worked(exchange: &Exchange) -> Option<Usage> {
-    let progress = &exchange.progress;
+/// Whether the upstream has done something for this exchange that is charged: `docs/limits.md` has
+/// the rules.
+fn has_worked(progress: &Progress) -> bool {
+    let asked = progress.sent_at.is_some();
+    let left_waiting = matches!(progress.end, End::ClientGone | End::Timeout);
     match progress.upstream_status {
-        Some(200..300) => Some(exchange.usage()),
-        Some(_) => None,
-        None => {
-            let begun = progress.sent_at.is_some()
-                && matches!(progress.end, End::ClientGone | End::Timeout);
-            begun.then(|| exchange.usage())
+        // An error before any content, whatever the status promised, is an error.
+        Some(200..300) => progress.end != End::UpstreamError || progress.output_bytes > 0,
+        Some(_) => false,
+        None => asked && left_waiting,
+    }
+}
+
+/// Estimates learn from what is known for sure.
+fn learn(exchange: &Exchange, usage: &Usage) {
+    let Some(call) = exchange.call.as_ref() else {
+        return;
+    };
+    if usage.reported && exchange.progress.end == End::Ok {
+        let corrections = &call.target.corrections;
+        if let Some(correction) = corrections.of(exchange.api, call.peek.has_tools) {
+            correction.learn(call.estimate, usage.input_tokens);
         }
     }
 }
@@ -146,6 +167,54 @@ fn report(exchange: &mut Exchange, usage: Usage, times: &Times) {
             .is_err()
         {
             exchange.runtime.metrics.completion_dropped();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_charged() {
+        const NOW: fn() -> Option<Instant> = || Some(Instant::now());
+        const NEVER: fn() -> Option<Instant> = || None;
+        // (when it was sent, upstream's status, bytes of output, end, charged)
+        let table = [
+            (NOW, Some(200), 10, End::Ok, true),
+            (NOW, Some(200), 0, End::Ok, true),
+            (NOW, Some(200), 10, End::ClientGone, true),
+            (NOW, Some(200), 10, End::Timeout, true),
+            (NOW, Some(200), 10, End::UpstreamError, true),
+            (NOW, Some(200), 0, End::ClientGone, true),
+            (NOW, Some(200), 0, End::Timeout, true),
+            (NOW, Some(200), 0, End::UpstreamError, false),
+            (NOW, Some(200), 0, End::Denied, true),
+            (NOW, Some(400), 0, End::Ok, false),
+            (NOW, Some(429), 0, End::Ok, false),
+            (NOW, Some(500), 0, End::UpstreamError, false),
+            (NOW, Some(503), 0, End::ClientGone, false),
+            (NOW, None, 0, End::ClientGone, true),
+            (NOW, None, 0, End::Timeout, true),
+            (NOW, None, 0, End::UpstreamError, false),
+            (NEVER, None, 0, End::ClientGone, false),
+            (NEVER, None, 0, End::Timeout, false),
+            (NEVER, None, 0, End::Limited, false),
+            (NEVER, None, 0, End::Denied, false),
+        ];
+        for (sent, upstream_status, output_bytes, end, charged) in table {
+            let progress = Progress {
+                sent_at: sent(),
+                upstream_status,
+                output_bytes,
+                end,
+                ..Progress::default()
+            };
+            assert_eq!(
+                has_worked(&progress),
+                charged,
+                "{upstream_status:?} {output_bytes} {end:?}"
+            );
         }
     }
 }
