@@ -271,7 +271,7 @@ fn lock(log: &Mutex<Vec<u8>>) -> MutexGuard<'_, Vec<u8>> {
 
 const SETTLE_MAX: Duration = Duration::from_secs(1);
 const POLL_INTERVAL: Duration = Duration::from_millis(10);
-const LOG_BYTES_MAX: usize = 4 << 20;
+const LOG_BYTES_MAX: usize = 16 << 20;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]

@@ -16,6 +16,8 @@ mod hostile;
 
 mod lifecycle;
 
+mod accounting;
+
 mod cli;
 mod examples;
 mod functions;
