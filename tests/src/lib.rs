@@ -11,6 +11,8 @@ pub mod gateway;
 pub mod caller;
 pub mod events;
 
+pub mod control_plane;
+pub mod issuer;
 pub mod simulated;
 pub mod upstream;
 

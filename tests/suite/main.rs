@@ -16,6 +16,8 @@ mod streams;
 
 mod retries;
 
+mod auth;
+
 mod limits;
 
 mod otlp;

@@ -1,7 +1,7 @@
 //! The decision.
 
 use weir_sdk::exchange::Header;
-use weir_sdk::secrets;
+use weir_sdk::secrets::{self, Found};
 use weir_sdk::{
     Authorize, ConfigError, Decision, Filter, LocalResponse, Manifest, OnTick, RequestView,
 };
@@ -55,10 +55,24 @@ impl Filter for Auth {
 impl Authorize for Auth {
     fn authorize(&self, request: RequestView) -> Decision {
         match self.presented(|key| self.decide(key, &request)) {
-            Some(decision) => decision,
+            Some(Word::Found(found)) => found.into(),
+            Some(Word::Other(decision)) => *decision,
             None if self.optional => Decision::Abstain,
             None => refusal::missing(&self.header_name).into(),
         }
+    }
+}
+
+/// A decision. Whom the key table knows is the usual case: small, where a whole [`Decision`] would be
+/// copied from call to call.
+enum Word {
+    Found(Found),
+    Other(Box<Decision>),
+}
+
+impl<D: Into<Decision>> From<D> for Word {
+    fn from(decision: D) -> Self {
+        Self::Other(Box::new(decision.into()))
     }
 }
 
@@ -87,63 +101,65 @@ impl Auth {
 
     /// Tokens of the issuer first, then keys of the table, then what the control plane says. Each
     /// leaves to the next what it does not know; the last one's word counts.
-    fn decide(&self, key: &[u8], request: &RequestView) -> Decision {
+    fn decide(&self, key: &[u8], request: &RequestView) -> Word {
         if let Some(jwt) = &self.jwt
-            && let Some(decision) = self.by_token(jwt, key, request)
+            && let Some(word) = by_token(jwt, key, request)
         {
-            return decision;
+            return word;
         }
         if let Some(table) = &self.key_table
-            && let Some(decision) = self.by_key(table, key, request)
+            && let Some(word) = by_key(table, key, request)
         {
-            return decision;
+            return word;
         }
         match &self.nvcf {
-            Some(nvcf) => nvcf.check(key, request),
+            Some(nvcf) => nvcf.check(key, request).into(),
             None => self.unknown(),
-        }
-    }
-
-    fn by_token(&self, jwt: &Jwt, key: &[u8], request: &RequestView) -> Option<Decision> {
-        let parts = credential::token_parts(key)?;
-        match jwt.check(key, parts) {
-            Checked::Good(principal) => Some(match forbidden(&principal.models, request) {
-                None => Decision::Allow(principal.as_ref().clone()),
-                Some(refused) => refused.into(),
-            }),
-            Checked::Bad(refused) => Some(refused.into()),
-            Checked::Foreign => None,
-        }
-    }
-
-    fn by_key(&self, table: &str, key: &[u8], request: &RequestView) -> Option<Decision> {
-        match secrets::lookup_key(table, key) {
-            Ok(Some(found)) => {
-                if !found.is_restricted() {
-                    return Some(found.into());
-                }
-                let refused = match found.principal() {
-                    Some(who) => forbidden(&who.models, request),
-                    None => Some(refusal::unavailable()),
-                };
-                Some(refused.map_or_else(|| found.into(), Decision::from))
-            }
-            Ok(None) => None,
-            Err(failure) => {
-                weir_sdk::error!("key table `{table}` cannot be asked: {failure:?}");
-                Some(refusal::unavailable().into())
-            }
         }
     }
 
     /// A credential that nobody here knows. Where a table was asked that is final; a token that is
     /// none of the issuer's may be somebody else's.
-    fn unknown(&self) -> Decision {
+    fn unknown(&self) -> Word {
         match (&self.key_table, self.optional) {
             (Some(_), _) => refusal::invalid().into(),
-            (None, true) => Decision::Abstain,
+            (None, true) => Decision::Abstain.into(),
             (None, false) => refusal::invalid_token("is none of an issuer known here").into(),
         }
+    }
+}
+
+fn by_token(jwt: &Jwt, key: &[u8], request: &RequestView) -> Option<Word> {
+    let parts = credential::token_parts(key)?;
+    match jwt.check(key, parts) {
+        Checked::Good(principal) => Some(match forbidden(&principal.models, request) {
+            None => principal.as_ref().clone().into(),
+            Some(refused) => refused.into(),
+        }),
+        Checked::Bad(refused) => Some(refused.into()),
+        Checked::Foreign => None,
+    }
+}
+
+fn by_key(table: &str, key: &[u8], request: &RequestView) -> Option<Word> {
+    match secrets::lookup_key(table, key) {
+        Ok(Some(found)) if found.is_restricted() => Some(restricted(found, request)),
+        Ok(Some(found)) => Some(Word::Found(found)),
+        Ok(None) => None,
+        Err(failure) => {
+            weir_sdk::error!("key table `{table}` cannot be asked: {failure:?}");
+            Some(refusal::unavailable().into())
+        }
+    }
+}
+
+fn restricted(found: Found, request: &RequestView) -> Word {
+    let Some(who) = found.principal() else {
+        return refusal::unavailable().into();
+    };
+    match forbidden(&who.models, request) {
+        None => Word::Found(found),
+        Some(refused) => refused.into(),
     }
 }
 

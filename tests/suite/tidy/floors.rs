@@ -3,7 +3,7 @@
 use crate::repository::{File, file};
 
 /// Which of our crates a crate may use, and whose names it must not know: docs/architecture.md.
-const FLOORS: [(&str, &[&str], &[&str]); 9] = [
+const FLOORS: [(&str, &[&str], &[&str]); 10] = [
     ("config", &[], &["tokio", "wasmtime", "pingora"]),
     ("proxy/dialect", &[], &["tokio", "wasmtime", "pingora"]),
     (
@@ -11,6 +11,7 @@ const FLOORS: [(&str, &[&str], &[&str]); 9] = [
         &[],
         &["tokio", "serde", "wasmtime", "pingora"],
     ),
+    ("proxy/signature", &[], &["tokio", "wasmtime", "pingora"]),
     ("proxy/store", &[], &["wasmtime", "pingora"]),
     ("proxy/simulator", &[], &["wasmtime", "pingora"]),
     (
@@ -20,7 +21,14 @@ const FLOORS: [(&str, &[&str], &[&str]); 9] = [
     ),
     (
         "proxy/host",
-        &["config", "dialect", "routing", "store", "pipeline"],
+        &[
+            "config",
+            "dialect",
+            "routing",
+            "signature",
+            "store",
+            "pipeline",
+        ],
         &["pingora"],
     ),
     (

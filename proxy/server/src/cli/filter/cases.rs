@@ -12,6 +12,9 @@
 //! key = "weir-demo-key"
 //! subject = "a"                         # also: tenant, plan, models, priority
 //!
+//! [key_sets]                            # for filters that check tokens: the text of each file
+//! #idp = '{"keys": []}'
+//!
 //! [[case]]
 //! name = "the first backend is full"
 //! phase = "route"                       # request_headers, authorize, request, affinity, route,
@@ -43,6 +46,7 @@
 //! `message_contains` is about the failure.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use serde::Deserialize;
 
@@ -60,6 +64,8 @@ pub(crate) struct CaseFile {
     pub(crate) config: toml::Table,
     /// `[[keys]]`.
     pub(crate) keys: Vec<KeyRow>,
+    /// `[key_sets]`: their text.
+    pub(crate) key_sets: BTreeMap<String, Arc<str>>,
     /// `[[case]]`, in order.
     #[serde(rename = "case")]
     pub(crate) cases: Vec<Case>,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use toml::{Table, Value};
 use weir_config::{Config, ConfigError};
-use weir_host::{Host, Module, WasmFilter};
+use weir_host::{Host, KeySets, Module, WasmFilter};
 use weir_routing::{Cluster, Fleet};
 
 use crate::cli::filter::cases::{CaseFile, KeyRow};
@@ -54,6 +54,8 @@ pub(crate) fn prepare(
     services.key_tables.store(Arc::new(
         tables.map_err(|errors| errors.iter().map(said).collect::<Vec<_>>())?,
     ));
+    let sets = KeySets::new(file.key_sets.clone());
+    services.key_sets.store(Arc::new(sets));
     let table = config
         .filters
         .get(NAME)
@@ -97,7 +99,11 @@ fn config(file: &CaseFile) -> Result<(Config, String), Vec<ConfigError>> {
             keys.push(key(row));
         }
     }
+    let no_file = || table([("file", Value::String("none".to_owned()))]);
+    let key_sets = file.key_sets.keys();
+    let key_sets = key_sets.map(|name| (name.clone(), Value::Table(no_file())));
     let whole = table([
+        ("key_sets", Value::Table(key_sets.collect())),
         ("key_tables", Value::Table(key_tables)),
         (
             "filters",
@@ -160,7 +166,8 @@ mod tests {
 
     #[test]
     fn tables_become_a_configuration() {
-        let text = "grants = { read_headers = ['x-a'], key_tables = ['t'] }\nconfig = { a = [1] }\n\
+        let text = "grants = { read_headers = ['x-a'], key_tables = ['t'], key_sets = ['s'] }\n\
+                    config = { a = [1] }\nkey_sets = { s = '{}' }\n\
                     limits = { request_ms = 7 }\n\
                     [[keys]]\ntable = 't'\nkey = 'k'\nsubject = 's'\nplan = 'gold'\n";
         let (config, _) = config(&CaseFile::parse(text).unwrap()).unwrap();
