@@ -56,7 +56,7 @@ pub(crate) async fn relay(
     relay::answer(exchange, downstream, StatusCode::OK, received, body).await
 }
 
-/// The data of the event that ends the stream: the terminal one, or an error.
+/// The data of the event that holds the result, or of an error where there is none.
 async fn last_event(
     exchange: &mut Exchange,
     downstream: &mut ServerSession,
@@ -65,6 +65,7 @@ async fn last_event(
 ) -> Result<Option<Bytes>, Failure> {
     let max = exchange.snapshot.config.limits.response_max_bytes;
     let mut events = Events::new(exchange, false, max);
+    let mut error = None;
     loop {
         let pieces = while_heard(downstream, pin!(stream::next_pieces(session)))
             .await
@@ -73,17 +74,17 @@ async fn last_event(
             relay::arrived(exchange, reservation);
         }
         let last = events
-            .terminal(exchange, &pieces)
+            .result(exchange, &pieces, &mut error)
             .map_err(|broken| Failure::last(Refusal::broken(broken)))?;
         if last.is_some() {
             return Ok(last);
         }
         match pieces.end {
             None => {}
-            Some(Ok(())) => return Ok(None),
-            Some(Err(error)) => {
-                tracing::warn!(request_id = %exchange.request_id, %error, "upstream failed in mid-stream");
-                return Ok(None);
+            Some(Ok(())) => return Ok(error),
+            Some(Err(failure)) => {
+                tracing::warn!(request_id = %exchange.request_id, error = %failure, "upstream failed in mid-stream");
+                return Ok(error);
             }
         }
     }

@@ -81,6 +81,8 @@ pub(crate) struct Events {
     seq: u32,
     /// The last event by the rules of the API has passed.
     pub(crate) whole: bool,
+    /// The event that holds the result has passed.
+    terminal: bool,
     /// A filter has ended the stream.
     pub(crate) stopped: bool,
 }
@@ -99,6 +101,7 @@ impl Events {
                 && call.is_some_and(|call| call.peek.include_usage != Some(true)),
             seq: 0,
             whole: false,
+            terminal: false,
             stopped: false,
         }
     }
@@ -151,23 +154,25 @@ impl Events {
         Ok(())
     }
 
-    /// The data of the terminal event, filters asked, once it has arrived: for a caller that wants
-    /// one answer of all events.
-    pub(crate) fn terminal(
+    /// The data of the event that holds the result, filters asked, once it has arrived: for a
+    /// caller that wants one answer of all events. An error that came before it is kept in `error`.
+    pub(crate) fn result(
         &mut self,
         exchange: &mut Exchange,
         pieces: &Pieces,
+        error: &mut Option<Bytes>,
     ) -> Result<Option<Bytes>, Broken> {
         for piece in &pieces.data {
             self.splitter.push(piece);
             while let Some(event) = self.splitter.next().map_err(too_large)? {
-                let ends = |events: &Self| events.whole || events.stopped;
-                let relayed = self.relay(exchange, &event)?;
-                if let Some(raw) = relayed.filter(|_| ends(self)) {
-                    let mut last = SseSplitter::new(usize::MAX);
-                    last.push(&raw);
-                    let last = last.next().ok().flatten();
-                    return Ok(last.map(|event| Bytes::copy_from_slice(event.data())));
+                let Some(raw) = self.relay(exchange, &event)? else {
+                    continue;
+                };
+                if self.terminal || self.stopped {
+                    return Ok(data_of(&raw));
+                }
+                if self.whole && error.is_none() {
+                    *error = data_of(&raw);
                 }
             }
         }
@@ -270,6 +275,7 @@ impl Events {
         }
         // A provider that ends with a finished choice but no `[DONE]` has said all it had to say.
         self.whole |= facts.terminal || facts.finish || facts.is_error;
+        self.terminal |= facts.terminal;
         if facts.usage.is_some() {
             progress.usage_final = self.whole;
         }
@@ -310,6 +316,14 @@ impl Events {
             }
         })
     }
+}
+
+/// The data of an event made here.
+fn data_of(raw: &Bytes) -> Option<Bytes> {
+    let mut whole = SseSplitter::new(usize::MAX);
+    whole.push(raw);
+    let event = whole.next().ok().flatten()?;
+    Some(Bytes::copy_from_slice(event.data()))
 }
 
 /// The member `usage` that the upstream was asked for and the caller was not told of: null in most
