@@ -99,7 +99,7 @@ const CHANGES: &[Change] = &[
         &[r#"simulators."127.0.0.1:18082""#],
     ),
     (
-        r#"config = { key_table = "demo" }"#,
+        r#"config = { key_table = "demo", also = ["x-api-key"] }"#,
         r#"config = { key_table = "other" }"#,
         &["filters.auth: config changed"],
         &[],

@@ -38,7 +38,7 @@ fn parses() {
     assert_eq!(config.functions["demo"].models["sim"].cluster, "sim");
     assert_eq!(
         config.filters["auth"].config,
-        serde_json::json!({"key_table": "demo"})
+        serde_json::json!({"key_table": "demo", "also": ["x-api-key"]})
     );
 }
 
