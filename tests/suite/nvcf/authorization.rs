@@ -1,4 +1,5 @@
-//! 1.3: who may call. Key tables here; JWT and the authorization service have tables of their own.
+//! 1.3: who may call, by key tables. Tokens and the authorization service, with its table of statuses,
+//! stand in `auth` of the suite.
 
 use http::Request;
 use weir_tests::caller::{Body, chat, get, post, with_header};
@@ -36,6 +37,7 @@ fn strangers() -> Vec<Row> {
                 401,
                 "missing_api_key",
             )
+            .says("bearer authorization is required")
             .told("/error/type", "authentication_error")
             .header("www-authenticate", "Bearer"),
         );

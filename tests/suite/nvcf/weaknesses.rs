@@ -4,11 +4,12 @@
 //! Rows of it that stand elsewhere: 2 in `chat`, `responses` and `messages` (a stream that breaks
 //! off was silent, or ended as if complete) and `streams::an_upstream_killed_in_mid_stream` of the
 //! suite; 4, the crowd that overshoots, in `limits::a_crowd_gets_exactly_the_budget` of the suite,
-//! debt and budgets by model in `limits`, refill in `weir-store`; 7 in `headers`, and for routes in
-//! `passthrough::headers_of_routes` of the suite; 9 also in `reload` of the suite; 11, the key that
-//! changed at every turn, in `sessions`; 16, other protocols, in `passthrough` of the suite. Rows
-//! 10, 12 to 14 and 17 are of the router, the worker's tunnel and the gRPC proxy, not of this
-//! gateway; 18 is `make bench`.
+//! debt and budgets by model in `limits`, refill in `weir-store`; 6, a call of the authorization
+//! service for each request and no answer without it, in `auth` of the suite; 7 in `headers`, and
+//! for routes in `passthrough::headers_of_routes` of the suite; 9 also in `reload` of the suite; 11,
+//! the key that changed at every turn, in `sessions`; 16, other protocols, in `passthrough` of the
+//! suite. Rows 10, 12 to 14 and 17 are of the router, the worker's tunnel and the gRPC proxy, not
+//! of this gateway; 18 is `make bench`.
 
 use std::time::Duration;
 
