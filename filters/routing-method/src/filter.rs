@@ -51,6 +51,10 @@ impl Filter for RoutingMethod {
 
 impl Route for RoutingMethod {
     fn route(&self, request: RequestView, routing: Routing) -> Choice {
+        if routing.candidates == 1 && request.attempt == 0 {
+            // Nothing to choose, so nothing to ask for.
+            return Choice::Pick(0);
+        }
         let tried = match request.attempt {
             0 => Vec::new(),
             _ => candidates::excluded(),

@@ -49,6 +49,8 @@ pub struct Announcement {
     pub ratelimit: bool,
     /// `RateLimit-Policy` of all its windows.
     pub policy: HeaderValue,
+    /// What its windows are called there, by their spans in seconds.
+    names: Vec<(u32, String)>,
 }
 
 impl Announcement {
@@ -67,10 +69,13 @@ impl Announcement {
             Dimension::InputTokens => ";qu=\"input-tokens\"",
             Dimension::OutputTokens => ";qu=\"output-tokens\"",
         };
+        let mut names = Vec::new();
         let policy = |(budget, seconds): (u64, u32)| {
             let quota = budget.min(INTEGER_MAX);
             let name = policy_name(dimension, seconds);
-            format!("\"{name}\";q={quota};w={seconds}{unit}")
+            let policy = format!("\"{name}\";q={quota};w={seconds}{unit}");
+            names.push((seconds, name));
+            policy
         };
         let policies: Vec<String> = windows.into_iter().map(policy).collect();
         let policy = HeaderValue::try_from(policies.join(", "));
@@ -79,13 +84,19 @@ impl Announcement {
             x_ratelimit,
             ratelimit,
             policy: policy.unwrap_or(HeaderValue::from_static("")),
+            names,
         }
+    }
+
+    /// What the window of this span is called in `RateLimit-Policy` and `RateLimit`.
+    #[must_use]
+    pub fn window_name(&self, seconds: u32) -> &str {
+        let named = self.names.iter().find(|(known, _)| *known == seconds);
+        named.map_or(self.dimension.name(), |(_, name)| name)
     }
 }
 
-/// What a window is called in `RateLimit-Policy` and `RateLimit`.
-#[must_use]
-pub fn policy_name(dimension: Dimension, seconds: u32) -> String {
+fn policy_name(dimension: Dimension, seconds: u32) -> String {
     let dimension = dimension.name();
     match seconds {
         1 => format!("{dimension}-second"),

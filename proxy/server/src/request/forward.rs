@@ -228,6 +228,7 @@ async fn attempt(
     exchange.progress.usage = None;
     exchange.progress.usage_final = false;
     exchange.progress.output_bytes = 0;
+    exchange.progress.first_byte_at = None;
     let input = exchange
         .call
         .as_ref()

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weir_dialect::Api;
 use weir_pipeline::ledger::Ledger;
-use weir_pipeline::notice::{Dimension, INTEGER_MAX, Notice, Notices, policy_name};
+use weir_pipeline::notice::{Dimension, INTEGER_MAX, Notice, Notices};
 
 use crate::request::exchange::Exchange;
 
@@ -112,7 +112,7 @@ fn figures(
 /// One item of `RateLimit`: what is left, and in how many seconds there is as much again as there
 /// can be, or as was asked for.
 fn stand(notice: &Notice, standing: &mut String) {
-    let name = policy_name(notice.of.dimension, notice.window_seconds);
+    let name = notice.of.window_name(notice.window_seconds);
     let remaining = notice.remaining.min(INTEGER_MAX);
     let wait_ms = notice.refused_ms.unwrap_or(u64::MAX).min(notice.reset_ms);
     let seconds = wait_ms.div_ceil(1_000);
