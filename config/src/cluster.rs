@@ -10,8 +10,10 @@ use crate::secret::Secret;
 /// A set of equal endpoints, and how they are spoken to. Live.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClusterTable {
-    /// Where the model servers are; at least one.
+    /// Where the model servers are; at least one, unless workers serve it.
     pub endpoints: Vec<Endpoint>,
+    /// Whether workers that dial in serve its models, besides the endpoints.
+    pub workers: bool,
     /// TLS to the endpoints; without it plain.
     pub tls: Option<UpstreamTls>,
     /// Whether the endpoints speak HTTP/2 (without TLS: with prior knowledge).
@@ -28,6 +30,8 @@ pub struct ClusterTable {
     pub idle_timeout_ms: u64,
     /// Further candidates tried while nothing has reached the caller.
     pub retries: u32,
+    /// Which failures a further candidate may be tried after.
+    pub resend: Resend,
     /// Sent upstream in the place of the caller's key.
     pub api_key: Option<Secret>,
     /// The header it is sent in: as `Bearer` in `authorization`, alone in any other.
@@ -45,6 +49,19 @@ pub struct ClusterTable {
     pub ejection: EjectionTable,
     /// Requests at once per endpoint; 0: no limit.
     pub max_concurrency: u32,
+}
+
+/// Which failures of an endpoint may be followed by sending the request again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Resend {
+    /// Those after which the endpoint cannot have begun: it was not reached, did not receive the
+    /// whole request, or said itself that it does not serve it.
+    #[default]
+    Undelivered,
+    /// Also those before an answer has begun: for endpoints where running a request twice is better
+    /// than failing it.
+    Unanswered,
 }
 
 /// One endpoint; in TOML also a plain `"host:port"`.
@@ -115,12 +132,17 @@ impl Default for EjectionTable {
 
 impl ClusterTable {
     pub(crate) fn read(mut table: Table<'_>) -> Self {
-        let endpoints = table.required(
-            "endpoints",
-            Vec::new(),
-            "add endpoints = [\"127.0.0.1:8000\"]",
-            Endpoint::read_all,
-        );
+        let workers = table.or("workers", false, Field::flag);
+        let endpoints = if workers {
+            table.or("endpoints", Vec::new(), Endpoint::read_all)
+        } else {
+            table.required(
+                "endpoints",
+                Vec::new(),
+                "add endpoints = [\"127.0.0.1:8000\"], or workers = true",
+                Endpoint::read_all,
+            )
+        };
         let mut time = |name, default| table.or(name, default, |f| f.integer(TIME_MS));
         let connect_timeout_ms = time("connect_timeout_ms", 2_000);
         let first_byte_timeout_ms = time("first_byte_timeout_ms", 60_000);
@@ -129,6 +151,7 @@ impl ClusterTable {
         let idle_timeout_ms = time("idle_timeout_ms", 60_000);
         let read = Self {
             endpoints,
+            workers,
             tls: table.optional("tls", |f| f.table().map(UpstreamTls::read)),
             http2: table.or("http2", false, Field::flag),
             connect_timeout_ms,
@@ -137,6 +160,7 @@ impl ClusterTable {
             write_timeout_ms,
             idle_timeout_ms,
             retries: table.or("retries", 2, |f| f.integer(0..=16)),
+            resend: table.or("resend", Resend::default(), resend),
             api_key: table.optional("api_key", Field::secret),
             api_key_header: table.or("api_key_header", "authorization".into(), one_header),
             pass_authorization: table.or("pass_authorization", false, Field::flag),
@@ -157,6 +181,13 @@ impl ClusterTable {
         table.finish();
         read
     }
+}
+
+fn resend(field: &Field<'_>) -> Option<Resend> {
+    field.choice(&[
+        ("undelivered", Resend::Undelivered),
+        ("unanswered", Resend::Unanswered),
+    ])
 }
 
 /// One header name; `*` names none.
@@ -206,7 +237,7 @@ impl Endpoint {
 }
 
 /// `host:port`.
-fn address(field: &Field<'_>) -> Option<String> {
+pub(crate) fn address(field: &Field<'_>) -> Option<String> {
     let text = field.text()?;
     let host_ok = |host: &str| match host.strip_prefix('[') {
         Some(rest) => rest

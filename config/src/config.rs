@@ -23,6 +23,7 @@ use crate::route::RouteTable;
 use crate::server::{AdminTable, LimitsTable, LogTable, ReloadTable, ServerTable, StreamsTable};
 use crate::simulator::SimulatorTable;
 use crate::telemetry::TelemetryTable;
+use crate::workers::WorkersTable;
 
 /// The commented reference file, which is also the default configuration.
 pub const REFERENCE: &str = include_str!("../weir.toml");
@@ -59,6 +60,8 @@ pub struct Config {
     pub pipelines: BTreeMap<String, PipelineTable>,
     /// `[clusters.NAME]`.
     pub clusters: BTreeMap<String, ClusterTable>,
+    /// `[workers]`.
+    pub workers: WorkersTable,
     /// `[functions.ID]`, of both files.
     pub functions: BTreeMap<String, FunctionTable>,
     /// `[functions_api]`.
@@ -168,6 +171,7 @@ impl Config {
             clusters: root.or("clusters", BTreeMap::new(), |f| {
                 f.map(plain_name, ClusterTable::read)
             }),
+            workers: root.below("workers", WorkersTable::default(), WorkersTable::read),
             functions: read_functions(&mut root),
             functions_api: root.below(
                 "functions_api",

@@ -100,6 +100,10 @@ impl ConfigDiff {
         if old.telemetry.otlp != new.telemetry.otlp {
             self.boot.push("telemetry.otlp".into());
         }
+        let mut workers = self.fields("workers", &old.workers, &new.workers);
+        workers.retain(|field| matches!(&**field, "listen" | "silence_timeout_ms"));
+        self.boot
+            .extend(workers.iter().map(|field| key::join("workers", field)));
         self.listeners(&old.listeners, &new.listeners);
         let by_address = |simulators: &[SimulatorTable]| {
             let pairs = simulators.iter().map(|s| (s.listen.to_string(), s.clone()));

@@ -110,7 +110,7 @@ impl KeyEntry {
 }
 
 /// A hash in hex. The message does not repeat it: it may be the key, put in the wrong place.
-fn sha256(field: &Field<'_>) -> Option<String> {
+pub(crate) fn sha256(field: &Field<'_>) -> Option<String> {
     let text = field.text()?.to_ascii_lowercase();
     if text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Some(text);

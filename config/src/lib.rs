@@ -30,8 +30,9 @@ mod sources;
 mod telemetry;
 #[cfg(test)]
 mod tests;
+mod workers;
 
-pub use cluster::{ClusterTable, EjectionTable, Endpoint, HealthTable, UpstreamTls};
+pub use cluster::{ClusterTable, EjectionTable, Endpoint, HealthTable, Resend, UpstreamTls};
 pub use config::{Config, REFERENCE, parse, parse_keys, resolve};
 pub use diff::{ConfigDiff, diff};
 pub use error::ConfigError;
@@ -54,3 +55,4 @@ pub use show::masked;
 pub use simulator::SimulatorTable;
 pub use sources::{Sources, load};
 pub use telemetry::{OtlpEndpoint, OtlpProtocol, OtlpTable, TelemetryTable};
+pub use workers::{WorkerToken, WorkersTable};

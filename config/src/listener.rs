@@ -54,7 +54,7 @@ impl Listener {
 }
 
 impl TlsTable {
-    fn read(mut table: Table<'_>) -> Self {
+    pub(crate) fn read(mut table: Table<'_>) -> Self {
         let absent = PathBuf::new;
         let read = Self {
             cert: table.required(

@@ -215,6 +215,15 @@ impl References<'_> {
                 &route.cluster,
                 &self.config.clusters,
             );
+            let cluster = self.config.clusters.get(&route.cluster);
+            if cluster.is_some_and(|cluster| cluster.endpoints.is_empty() && cluster.workers) {
+                let message = format!(
+                    "cluster `{}` has workers only, which serve models",
+                    route.cluster
+                );
+                let remedy = "give it endpoints, or name another cluster";
+                self.error(&format!("{path}.cluster"), message, remedy);
+            }
             if let Some(pipeline) = &route.pipeline {
                 let pipelines = &self.config.pipelines;
                 self.declared(

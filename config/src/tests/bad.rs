@@ -253,10 +253,48 @@ max_percent = 101"#,
 5:7: clusters.d.tls.sni: missing key `sni`; add sni = "api.example.com"
 7:13: clusters.e.endpoints: names `h:1` twice; remove one; use `weight` for a larger share
 9:22: clusters.e.pass_authorization: the caller's key and `api_key` cannot both be sent; remove `pass_authorization` or `api_key`
-10:1: clusters.e.retry: unknown key `retry`; remove it or use one of: endpoints, connect_timeout_ms, first_byte_timeout_ms, between_bytes_timeout_ms, write_timeout_ms, idle_timeout_ms, tls, http2, retries, api_key, api_key_header, pass_authorization, router_headers, forward_headers, health, ejection, max_concurrency
-11:11: clusters.f.endpoints: missing key `endpoints`; add endpoints = ["127.0.0.1:8000"]
+10:1: clusters.e.retry: unknown key `retry`; remove it or use one of: workers, endpoints, connect_timeout_ms, first_byte_timeout_ms, between_bytes_timeout_ms, write_timeout_ms, idle_timeout_ms, tls, http2, retries, resend, api_key, api_key_header, pass_authorization, router_headers, forward_headers, health, ejection, max_concurrency
+11:11: clusters.f.endpoints: missing key `endpoints`; add endpoints = ["127.0.0.1:8000"], or workers = true
 12:8: clusters.f.health.path: `health` is not a path; start it with `/`
 14:15: clusters.f.ejection.max_percent: 101 is out of range; write a number from 0 to 100"#,
+    );
+}
+
+#[test]
+fn workers() {
+    check(
+        r#"[workers]
+listen = "50072"
+heartbeat_ms = 1
+peers = ["gw", "gw:1"]
+[[workers.tokens]]
+id = "a"
+token = "t"
+[[workers.tokens]]
+id = "a"
+function = "f"
+token = "t"
+sha256 = "t"
+[[workers.tokens]]
+function = "f"
+[clusters.w]
+workers = true
+resend = "always"
+[[routes]]
+path_prefix = "/"
+cluster = "w""#,
+        r#"2:10: workers.listen: `50072` is not an address; write an IP address and a port: 127.0.0.1:8080 or [::1]:8080
+3:16: workers.heartbeat_ms: 1 is out of range; write a number from 50 to 60000
+4:10: workers.peers[0]: `gw` is not host:port; write host:port without a scheme or path; TLS is the key `tls` of the cluster
+5:1: workers.tokens[0].function: missing key `function`; add function = "the function they serve"
+8:1: workers.tokens[1]: two tokens have the id `a`; rename one
+8:1: workers.tokens[1]: the token `a` is the same as one before it; remove it or make a new token
+12:10: workers.tokens[1].sha256: is not a SHA-256: it must be 64 hex digits; take the output of: printf %s KEY | sha256sum
+12:10: workers.tokens[1].sha256: `sha256` and `token` are both there; write one of the two: printf %s TOKEN | sha256sum gives the sha256
+13:1: workers.tokens[2].id: missing key `id`; add id = "whose-workers"
+13:1: workers.tokens[2].sha256: `sha256` and `token` are both missing; write one of the two: printf %s TOKEN | sha256sum gives the sha256
+17:10: clusters.w.resend: no such value `always`; use one of: undelivered, unanswered
+20:11: routes[0].cluster: cluster `w` has workers only, which serve models; give it endpoints, or name another cluster"#,
     );
 }
 

@@ -126,6 +126,16 @@ const CHANGES: &[Change] = &[
         &[],
     ),
     (
+        "#heartbeat_ms = 1000",
+        "heartbeat_ms = 500\nlisten = \"127.0.0.1:7\"\npeers = [\"h:1\"]",
+        &[
+            "workers: heartbeat_ms changed from 1000 to 500",
+            "workers: listen changed",
+            "workers: peers changed",
+        ],
+        &["workers.listen"],
+    ),
+    (
         r#"filters = ["auth", "token-limit", "session-affinity", "routing-method"]"#,
         "filters = []",
         &[
