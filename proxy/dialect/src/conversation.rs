@@ -38,11 +38,14 @@ pub fn conversation_digest(api: Api, body: &[u8], peek: &Peek) -> Option<[u8; 32
         return None;
     }
     let content = body.get(peek.spans.content.clone()?)?;
-    let mut system = Canonical::new();
-    if let Some(span) = &peek.spans.system {
-        system.content(body.get(span.clone())?);
-    }
-    let start = system.finish();
+    let start = match &peek.spans.system {
+        Some(span) => {
+            let mut system = Canonical::new();
+            system.content(body.get(span.clone())?);
+            system.finish()
+        }
+        None => NOTHING,
+    };
     let mut cursor = Cursor::new(content, 0);
     if !cursor.eat(b'[') {
         let mut only = Canonical::new();
@@ -100,6 +103,11 @@ fn link(before: [u8; 32], role: &str, said: [u8; 32]) -> [u8; 32] {
 }
 
 const USER: &str = "user";
+/// SHA-256 of no bytes.
+const NOTHING: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24,
+    0x27, 0xae, 0x41, 0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
 /// How far the user's first message is looked for.
 const MESSAGES_MAX: usize = 64;
 

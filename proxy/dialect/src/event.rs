@@ -8,6 +8,7 @@ use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::Api;
+use crate::scan::Cursor;
 use crate::text::{Text, append};
 use crate::usage::{RawUsage, Usage};
 
@@ -57,18 +58,33 @@ pub fn event_facts<'a>(api: Api, name: &str, data: &'a [u8]) -> EventFacts<'a> {
 /// Reads usage and model of an answer that is not a stream. Never fails.
 #[must_use]
 pub fn response_facts(api: Api, body: &[u8]) -> ResponseFacts {
-    let Ok(answer) = serde_json::from_slice::<Answer<'_>>(body) else {
-        return ResponseFacts::default();
-    };
-    let usage = answer.usage.map(|usage| match api {
-        Api::Responses => usage.responses(),
-        Api::Messages => usage.messages(),
-        Api::ChatCompletions | Api::Embeddings | Api::Models | Api::Other => usage.chat(),
-    });
-    ResponseFacts {
-        usage,
-        model_span: string_span(body, answer.model),
+    let mut facts = ResponseFacts::default();
+    // Two members count; of the others, most of the answer, only the end is looked for.
+    let mut cursor = Cursor::new(body, 0);
+    if !cursor.eat(b'{') {
+        return facts;
     }
+    while let Some(name) = cursor.next_key() {
+        let value = cursor.value();
+        match cursor.slice(&name) {
+            b"\"model\"" => {
+                facts.model_span = Some(value).filter(|span| body.get(span.start) == Some(&b'"'));
+            }
+            b"\"usage\"" => {
+                let usage: Option<RawUsage> =
+                    serde_json::from_slice(cursor.slice(&value)).unwrap_or_default();
+                facts.usage = usage.map(|usage| match api {
+                    Api::Responses => usage.responses(),
+                    Api::Messages => usage.messages(),
+                    Api::ChatCompletions | Api::Embeddings | Api::Models | Api::Other => {
+                        usage.chat()
+                    }
+                });
+            }
+            _ => {}
+        }
+    }
+    facts
 }
 
 /// Where the `response` object stands in the data of the event that ends a stream of responses;

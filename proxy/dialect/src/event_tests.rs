@@ -396,6 +396,18 @@ fn whole_answers() {
             None,
             None,
         ),
+        (
+            Api::ChatCompletions,
+            r#"{"choices":[{"model":"x","usage":{"prompt_tokens":1}}],"usage":{"prompt_tokens":3,"completion_tokens":4},"model":"\"usage\":{}"}"#,
+            usage(3, 4, 0, 0),
+            Some(r#""\"usage\":{}""#),
+        ),
+        (
+            Api::ChatCompletions,
+            r#"{"model":"m","usage":{"prompt_tokens":1"#,
+            None,
+            Some("\"m\""),
+        ),
         (Api::ChatCompletions, "<html>", None, None),
     ];
     for (api, body, expected, model) in table {
