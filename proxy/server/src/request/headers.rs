@@ -13,6 +13,8 @@ use weir_dialect::Api;
 use weir_pipeline::facts::Facts;
 use weir_pipeline::verdict::Affinity;
 
+use crate::request::hexadecimal;
+
 /// The id of a request, in and out.
 pub(crate) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Where Anthropic clients look for it in an answer.
@@ -250,9 +252,7 @@ pub(crate) fn uuid_v4(random: u128) -> String {
         if matches!(place, 4 | 6 | 8 | 10) {
             text.push('-');
         }
-        for digit in [byte >> 4, byte & 0xf] {
-            text.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
-        }
+        hexadecimal::push(&mut text, &[byte]);
     }
     text
 }

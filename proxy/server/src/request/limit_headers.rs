@@ -57,7 +57,7 @@ fn tell(
     mut put: impl FnMut(HeaderName, HeaderValue),
 ) {
     let refused = notices.refused();
-    let mut standing = String::new();
+    let mut standing = String::with_capacity(STANDING_BYTES);
     let mut policies: Option<HeaderValue> = None;
     for notice in notices.iter() {
         // A refused exchange keeps nothing of what other budgets had granted it.
@@ -117,8 +117,14 @@ fn stand(notice: &Notice, standing: &mut String) {
     let wait_ms = notice.refused_ms.unwrap_or(u64::MAX).min(notice.reset_ms);
     let seconds = wait_ms.div_ceil(1_000);
     let separator = if standing.is_empty() { "" } else { ", " };
-    // Writing to a string cannot fail.
-    _ = write!(standing, "{separator}\"{name}\";r={remaining};t={seconds}");
+    let mut number = itoa::Buffer::new();
+    standing.push_str(separator);
+    standing.push('"');
+    standing.push_str(name);
+    standing.push_str("\";r=");
+    standing.push_str(number.format(remaining));
+    standing.push_str(";t=");
+    standing.push_str(number.format(seconds));
 }
 
 fn joined(one: &HeaderValue, other: &HeaderValue) -> HeaderValue {
@@ -133,11 +139,13 @@ fn duration(ms: u64) -> String {
         return "0s".to_owned();
     }
     if ms < 1_000 {
-        _ = write!(text, "{ms}ms");
+        text.push_str(itoa::Buffer::new().format(ms));
+        text.push_str("ms");
         return text;
     }
     let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
     let (seconds, thousandths) = (ms / 1_000 % 60, ms % 1_000);
+    // Writing to a string cannot fail.
     if hours > 0 {
         _ = write!(text, "{hours}h");
     }
@@ -226,6 +234,8 @@ static ANTHROPIC: Names = [
     ],
 ];
 
+/// Room for one item of `RateLimit`, and most pairs of them.
+const STANDING_BYTES: usize = 64;
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 

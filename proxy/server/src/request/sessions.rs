@@ -6,6 +6,8 @@ use http::HeaderMap;
 use weir_dialect::{Api, Peek, conversation_digest, payload_digest};
 use weir_pipeline::facts::{SessionKey, SessionSource};
 
+use crate::request::hexadecimal;
+
 /// A caller's name for the conversation that cannot be one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{source_name} is invalid: {why}")]
@@ -87,7 +89,9 @@ fn beginning(api: Api, peek: &Peek, body: &[u8]) -> Option<SessionKey> {
     let chain = conversation_digest(api, body, peek).map(|hash| (SessionSource::PrefixChain, hash));
     let (source, hash) = chain
         .or_else(|| payload_digest(body, peek).map(|hash| (SessionSource::InputHash, hash)))?;
-    Some(key(source, hex(&hash)))
+    let mut text = String::with_capacity(hash.len() * 2);
+    hexadecimal::push(&mut text, &hash);
+    Some(key(source, text))
 }
 
 fn key(source: SessionSource, value: String) -> SessionKey {
@@ -97,16 +101,6 @@ fn key(source: SessionSource, value: String) -> SessionKey {
         value,
         hash,
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    let digit = |value: u8| b'0' + value + if value > 9 { b'a' - b'0' - 10 } else { 0 };
-    let mut text = String::with_capacity(bytes.len() * 2);
-    for byte in bytes {
-        text.push(char::from(digit(byte >> 4)));
-        text.push(char::from(digit(byte & 15)));
-    }
-    text
 }
 
 /// Header that names the conversation.

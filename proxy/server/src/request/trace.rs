@@ -4,6 +4,7 @@ use http::{HeaderName, HeaderValue};
 use weir_dialect::Outcome;
 
 use crate::request::exchange::Exchange;
+use crate::request::hexadecimal;
 
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
@@ -38,7 +39,7 @@ pub(crate) fn join(exchange: &mut Exchange) {
         Some(caller) => {
             let Caller { trace, flags, .. } = caller;
             let hop = spans.and_then(|_| caller.sampled(span_id));
-            (format!("00-{trace}-{span_id:016x}-{flags}"), hop)
+            (traceparent(trace, span_id, flags), hop)
         }
         None => {
             let trace_id = u128::from(nonzero()) << 64 | u128::from(fastrand::u64(..));
@@ -51,16 +52,28 @@ pub(crate) fn join(exchange: &mut Exchange) {
                 flags,
                 outcome: Outcome::default(),
             });
-            (
-                format!("00-{trace_id:032x}-{span_id:016x}-{flags:02x}"),
-                hop,
-            )
+            let mut trace = String::with_capacity(32);
+            hexadecimal::push(&mut trace, &trace_id.to_be_bytes());
+            let flags = if sampled { "01" } else { "00" };
+            (traceparent(&trace, span_id, flags), hop)
         }
     };
     exchange.hop = hop.map(Box::new);
     if let Ok(value) = HeaderValue::try_from(value) {
         facts.headers.insert(TRACEPARENT, value);
     }
+}
+
+/// The header for the next hop.
+fn traceparent(trace: &str, span_id: u64, flags: &str) -> String {
+    let mut text = String::with_capacity(55);
+    text.push_str("00-");
+    text.push_str(trace);
+    text.push('-');
+    hexadecimal::push(&mut text, &span_id.to_be_bytes());
+    text.push('-');
+    text.push_str(flags);
+    text
 }
 
 /// A valid header's fields, in hexadecimal.
