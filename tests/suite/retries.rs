@@ -15,6 +15,8 @@ use weir_tests::simulated::{Settings, Simulated};
 use weir_tests::upstream::{Connection, Upstream, answer, completion, refusing};
 
 const NEVER_EJECT: &str = "[clusters.sim.ejection]\nconsecutive_failures = 0";
+/// Rather twice than not at all.
+const RESEND: &str = "resend = \"unanswered\"\n[clusters.sim.ejection]\nconsecutive_failures = 0";
 
 async fn gateway(endpoints: &[SocketAddr], cluster: &str) -> Gateway {
     Gateway::start(&ConfigText::new(endpoints).cluster(cluster).text()).await
@@ -32,32 +34,70 @@ async fn backend(gateway: &Gateway, address: SocketAddr) -> Value {
         .clone()
 }
 
-#[tokio::test]
-async fn another_backend_answers() {
+/// Backends that take a whole request and break off: they may have worked on it.
+async fn breaking_off() -> Vec<(&'static str, Upstream)> {
     let half =
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 500\r\n\r\n{\"id";
-    let unavailable = answer("503 Service Unavailable", "application/json", "{}");
-    let no_answer = Upstream::fixed("").await;
-    let garbage = Upstream::fixed("this is no HTTP\r\n\r\n").await;
-    let half = Upstream::fixed(half).await;
-    let unavailable = Upstream::fixed(unavailable).await;
     let reset = Upstream::scripted(async |mut connection: Connection| {
         if connection.request().await.is_ok() {
             connection.reset();
         }
-    })
-    .await;
-    let cases = [
-        ("refuses", refusing()),
-        ("closes before the head", no_answer.address()),
-        ("resets", reset.address()),
-        ("sends garbage", garbage.address()),
-        ("closes in the middle of the body", half.address()),
-        ("answers 503", unavailable.address()),
-    ];
-    for (what, bad) in cases {
+    });
+    let bad_gateway = answer("502 Bad Gateway", "application/json", "{}");
+    let gateway_timeout = answer("504 Gateway Timeout", "application/json", "{}");
+    vec![
+        ("closes before the head", Upstream::fixed("").await),
+        ("resets", reset.await),
+        (
+            "sends garbage",
+            Upstream::fixed("this is no HTTP\r\n\r\n").await,
+        ),
+        (
+            "closes in the middle of the body",
+            Upstream::fixed(half).await,
+        ),
+        ("answers 502", Upstream::fixed(bad_gateway).await),
+        ("answers 504", Upstream::fixed(gateway_timeout).await),
+    ]
+}
+
+/// Backends that say themselves that they do not serve a request.
+async fn declining() -> Vec<(&'static str, Upstream)> {
+    let says_so = |status: &str, header: &str| {
+        format!(
+            "HTTP/1.1 {status}\r\ncontent-type: application/json\r\n{header}: true\r\n\
+             content-length: 2\r\n\r\n{{}}"
+        )
+    };
+    let unavailable = answer("503 Service Unavailable", "application/json", "{}");
+    let busy = says_so("429 Too Many Requests", "x-weir-retryable");
+    let behind = says_so("502 Bad Gateway", "X-Stargate-Retryable");
+    vec![
+        ("answers 503", Upstream::fixed(unavailable).await),
+        ("is busy", Upstream::fixed(busy).await),
+        ("could not pass it on", Upstream::fixed(behind).await),
+    ]
+}
+
+#[tokio::test]
+async fn another_backend_answers() {
+    let (breaking_off, declining) = (breaking_off().await, declining().await);
+    let addresses = |of: &[(&'static str, Upstream)]| -> Vec<(&'static str, SocketAddr)> {
+        of.iter()
+            .map(|(what, upstream)| (*what, upstream.address()))
+            .collect()
+    };
+    let mut cases = vec![("refuses", refusing())];
+    cases.extend(addresses(&declining));
+    let undelivered = cases.iter().map(|case| (*case, NEVER_EJECT));
+    let unanswered = addresses(&breaking_off);
+    let unanswered = cases.iter().copied().chain(unanswered);
+    let cases: Vec<_> = undelivered
+        .chain(unanswered.map(|case| (case, RESEND)))
+        .collect();
+    for ((what, bad), cluster) in cases {
         let good = Simulated::start().await;
-        let gateway = gateway(&[bad, good.address()], NEVER_EJECT).await;
+        let gateway = gateway(&[bad, good.address()], cluster).await;
         for _ in 0..6 {
             let answer = send(gateway.address(), chat("")).await;
             assert_eq!(answer.status, 200, "{what}: {}", answer.text());
@@ -71,6 +111,34 @@ async fn another_backend_answers() {
             backend(&gateway, bad).await["failures"].as_u64() >= Some(1),
             "{what}"
         );
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_run_is_not_run_again() {
+    for (what, bad) in breaking_off().await {
+        let other = Simulated::start().await;
+        let gateway = gateway(&[bad.address(), other.address()], NEVER_EJECT).await;
+        let mut statuses = Vec::new();
+        for _ in 0..6 {
+            statuses.push(send(gateway.address(), chat("")).await.status);
+        }
+        let good = statuses.iter().filter(|status| **status == 200).count();
+        assert!(
+            statuses
+                .iter()
+                .all(|status| matches!(status, 200 | 502 | 504)),
+            "{what}: {statuses:?}"
+        );
+        assert!(bad.requests() > 0, "{what}");
+        assert_eq!(
+            bad.requests() as u64 + other.chats().await,
+            statuses.len() as u64,
+            "{what}: every request was sent once"
+        );
+        assert_eq!(other.chats().await, good as u64, "{what}");
+        let tried = gateway.metric("weir_upstream_retries_total", &[]).await;
+        assert_eq!(tried, 0.0, "{what}");
     }
 }
 
@@ -189,7 +257,7 @@ async fn what_is_not_tried_again() {
 #[tokio::test]
 async fn kept_connections_that_the_backend_has_closed() {
     // Answers one request per connection, and closes when the second one comes: to the gateway
-    // the connection looked alive until then.
+    // the connection looked alive until then. That such a request has not run is what it is told here.
     let upstream = Upstream::scripted(async |mut connection: Connection| {
         if connection.request().await.is_ok() {
             connection
@@ -199,11 +267,7 @@ async fn kept_connections_that_the_backend_has_closed() {
         }
     })
     .await;
-    let gateway = gateway(
-        &[upstream.address()],
-        &format!("retries = 0\n{NEVER_EJECT}"),
-    )
-    .await;
+    let gateway = gateway(&[upstream.address()], &format!("retries = 0\n{RESEND}")).await;
     for round in 0..5 {
         let answer = send(gateway.address(), chat("")).await;
         assert_eq!(answer.status, 200, "{round}: {}", answer.text());
@@ -240,11 +304,7 @@ async fn all_kept_connections_are_dead() {
         }
     })
     .await;
-    let gateway = gateway(
-        &[upstream.address()],
-        &format!("retries = 0\n{NEVER_EJECT}"),
-    )
-    .await;
+    let gateway = gateway(&[upstream.address()], &format!("retries = 0\n{RESEND}")).await;
     let address = gateway.address();
     let mut callers = JoinSet::new();
     for _ in 0..4 {

@@ -20,12 +20,14 @@ use crate::request::patience::{CallerGone, while_heard};
 use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
 use crate::request::{relay, stream};
+use crate::snapshot::Upstream;
 
 /// Consumes the stream and answers with its result. An `Err` means that nothing has reached the
 /// caller.
 pub(crate) async fn relay(
     exchange: &mut Exchange,
     downstream: &mut ServerSession,
+    upstream: &Upstream,
     session: &mut UpstreamSession,
     reservation: &mut Reservation,
     mut received: HeaderMap,
@@ -35,17 +37,15 @@ pub(crate) async fn relay(
         .as_ref()
         .and_then(|data| Some(data.slice(terminal_response(data)?)));
     let Some(body) = found else {
-        let fault = last.map(|data| Fault::read(&data));
         // Where tokens were spent on it, asking again would spend them twice.
-        let may_pass = fault.as_ref().is_none_or(|fault| fault.may_pass)
-            && exchange.progress.output_bytes == 0;
-        let refusal = fault.map_or_else(Refusal::no_terminal_event, |fault| {
-            Refusal::upstream_said(fault.message)
-        });
-        return Err(if may_pass {
-            Failure::next(refusal)
-        } else {
-            Failure::last(refusal)
+        let spent = exchange.progress.output_bytes > 0;
+        return Err(match last.map(|data| Fault::read(&data)) {
+            None if spent => Failure::last(Refusal::no_terminal_event()),
+            None => Failure::broken(Refusal::no_terminal_event(), upstream),
+            Some(fault) if spent || !fault.may_pass => {
+                Failure::last(Refusal::upstream_said(fault.message))
+            }
+            Some(fault) => Failure::next(Refusal::upstream_said(fault.message)),
         });
     };
     // What is left of the stream, lest the connection is lost for it.

@@ -8,6 +8,7 @@ use pingora::connectors::http::Connector;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use tokio::time::{Instant, sleep};
+use weir_config::Resend;
 use weir_pipeline::verdict::{Choice, End};
 use weir_routing::{CandidateSet, Reservation};
 
@@ -17,7 +18,7 @@ use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
 use crate::request::{relay, upstream_request};
 use crate::snapshot::{Target, Upstream};
-use crate::upstream::{Link, Wanted, connect, release};
+use crate::upstream::{Link, Wanted, connect, is_undelivered, release};
 
 /// Longest time a routing filter may make an exchange wait in all.
 const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
@@ -26,15 +27,25 @@ const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
 pub(crate) struct Failure {
     /// What to say if no other try does better.
     pub(crate) refusal: Refusal,
-    /// Whether another candidate may be asked: nothing has reached the caller.
+    /// Whether another candidate may be asked: nothing has reached the caller, and the request is
+    /// not run twice by it, or may be.
     pub(crate) retry: bool,
-    /// The connection was an old one that the backend may have closed just now: the same backend
-    /// may be asked once more on a new one.
+    /// The connection was an old one that the backend has closed just now: the same backend may be
+    /// asked once more on a new one.
     pub(crate) stale: bool,
 }
 
+/// How an upstream try failed.
+struct Unanswered {
+    error: Box<pingora::Error>,
+    /// The connection had served before.
+    reused: bool,
+    /// No connection was there to send the request on.
+    unconnected: bool,
+}
+
 impl Failure {
-    /// Another backend may do better.
+    /// The backend said itself that it does not serve the request: another may.
     pub(crate) fn next(refusal: Refusal) -> Self {
         Self {
             refusal,
@@ -57,16 +68,23 @@ impl Failure {
         Self::last(Refusal::caller_gone())
     }
 
-    /// The backend failed before it answered.
-    pub(crate) fn of(error: &pingora::Error, reused: bool) -> Self {
-        let timed_out = matches!(
-            error.etype(),
-            pingora::ErrorType::ReadTimedout | pingora::ErrorType::WriteTimedout
-        );
+    /// The backend had the request and broke off without an answer: it may be at work on it.
+    pub(crate) fn broken(refusal: Refusal, upstream: &Upstream) -> Self {
         Self {
-            refusal: Refusal::upstream_failed(error),
-            retry: true,
-            stale: reused && !timed_out,
+            refusal,
+            retry: upstream.table.resend == Resend::Unanswered,
+            stale: false,
+        }
+    }
+
+    /// No answer came.
+    fn unanswered(tried: &Unanswered, upstream: &Upstream) -> Self {
+        let undelivered = tried.unconnected || is_undelivered(&tried.error);
+        let refusal = Refusal::upstream_failed(&tried.error);
+        Self {
+            retry: undelivered || upstream.table.resend == Resend::Unanswered,
+            stale: tried.reused && undelivered,
+            refusal,
         }
     }
 }
@@ -251,9 +269,10 @@ async fn attempt(
             Failure::gone()
         })?;
     exchange.progress.sent_at = Some(asked_at);
-    let mut session = asked.map_err(|(error, reused)| {
+    let mut session = asked.map_err(|tried| {
+        let Unanswered { error, reused, .. } = &tried;
         tracing::debug!(backend = %reservation.backend().id(), %error, reused, "upstream try failed");
-        Failure::of(&error, reused)
+        Failure::unanswered(&tried, upstream)
     })?;
     let connection =
         relay::relay(exchange, downstream, upstream, &mut session, reservation).await?;
@@ -265,8 +284,7 @@ async fn attempt(
     Ok(connection)
 }
 
-/// Sends the request and reads the answer's head. The error says whether the connection was an
-/// old one.
+/// Sends the request and reads the answer's head.
 async fn ask(
     connector: &Connector,
     upstream: &Upstream,
@@ -274,13 +292,17 @@ async fn ask(
     head: pingora::http::RequestHeader,
     body: Bytes,
     wanted: Wanted,
-) -> Result<UpstreamSession, (Box<pingora::Error>, bool)> {
+) -> Result<UpstreamSession, Unanswered> {
     let Link {
         mut session,
         reused,
     } = connect(connector, upstream, target, wanted)
         .await
-        .map_err(|error| (error, false))?;
+        .map_err(|error| Unanswered {
+            error,
+            reused: false,
+            unconnected: true,
+        })?;
     session.set_read_timeout(Some(upstream.first_byte_timeout));
     session.set_write_timeout(Some(upstream.write_timeout));
     let exchanged = async {
@@ -297,7 +319,11 @@ async fn ask(
             }
         }
     };
-    exchanged.await.map_err(|error| (error, reused))?;
+    exchanged.await.map_err(|error| Unanswered {
+        error,
+        reused,
+        unconnected: false,
+    })?;
     session.set_read_timeout(Some(upstream.between_bytes_timeout));
     Ok(session)
 }

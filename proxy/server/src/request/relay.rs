@@ -4,11 +4,12 @@ use std::pin::pin;
 
 use bytes::{Bytes, BytesMut};
 use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use tokio::time::Instant;
+use weir_config::Resend;
 use weir_dialect::{Api, outcome, quote, response_facts, splice};
 use weir_pipeline::facts::ResponseFacts;
 use weir_pipeline::verdict::End;
@@ -23,11 +24,17 @@ use crate::request::serve::Connection;
 use crate::request::{aggregate, limit_headers, stream};
 use crate::snapshot::Upstream;
 
-/// Statuses by which a backend says that another may do better.
-const RETRYABLE: [StatusCode; 3] = [
+/// By these a backend, or what stands before it, may say that it has not served the request.
+const FAILED: [StatusCode; 3] = [
     StatusCode::BAD_GATEWAY,
     StatusCode::SERVICE_UNAVAILABLE,
     StatusCode::GATEWAY_TIMEOUT,
+];
+/// Headers by which a worker says that its refusal may be followed by another candidate: ours, and
+/// the one of NVCF's workers.
+const RETRYABLE: [HeaderName; 2] = [
+    HeaderName::from_static("x-weir-retryable"),
+    HeaderName::from_static("x-stargate-retryable"),
 ];
 
 /// Relays head and body. An `Err` means that nothing has reached the caller yet.
@@ -40,6 +47,7 @@ pub(crate) async fn relay(
 ) -> Result<Connection, Failure> {
     let head = session.response_header().ok_or_else(Failure::gone)?;
     let status = head.status;
+    let declined = declined(status, &head.headers, upstream);
     let received = headers::outbound(&head.headers);
     exchange.progress.upstream_status = Some(status.as_u16());
     downstream.set_write_timeout(Some(upstream.write_timeout));
@@ -49,6 +57,7 @@ pub(crate) async fn relay(
             Box::pin(aggregate::relay(
                 exchange,
                 downstream,
+                upstream,
                 session,
                 reservation,
                 received,
@@ -73,9 +82,9 @@ pub(crate) async fn relay(
         .map_err(|CallerGone| Failure::gone())?;
     let body = body.map_err(|error| match error {
         Unreadable::TooLarge => Failure::last(Refusal::response_too_large(max)),
-        Unreadable::Failed(error) => Failure::of(&error, false),
+        Unreadable::Failed(error) => Failure::broken(Refusal::upstream_failed(&error), upstream),
     })?;
-    if RETRYABLE.contains(&status) && may_retry(exchange, upstream) {
+    if declined && may_retry(exchange, upstream) {
         return Err(Failure::next(Refusal::no_backend(&upstream.name)));
     }
     if exchange.progress.head_sent {
@@ -98,7 +107,7 @@ pub(crate) async fn answer(
     exchange: &mut Exchange,
     downstream: &mut ServerSession,
     status: StatusCode,
-    received: http::HeaderMap,
+    received: HeaderMap,
     body: Bytes,
 ) -> Result<Connection, Failure> {
     let head = response_head(exchange, status, received)
@@ -118,6 +127,22 @@ pub(crate) async fn answer(
         Ok(()) => Connection::Reusable,
         Err(_) => Connection::lost(exchange),
     })
+}
+
+/// Whether an answer says that the backend has not served the request, so that another one may: it
+/// is unavailable, or the worker says so itself. What stands before a backend may answer 502 or 504
+/// while that is at work.
+fn declined(status: StatusCode, headers: &HeaderMap, upstream: &Upstream) -> bool {
+    let says_so = || {
+        let value = RETRYABLE.iter().find_map(|name| headers.get(name));
+        value.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+    };
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => true,
+        StatusCode::TOO_MANY_REQUESTS => says_so(),
+        _ if FAILED.contains(&status) => upstream.table.resend == Resend::Unanswered || says_so(),
+        _ => false,
+    }
 }
 
 /// Whether there is somebody else to ask; the last one's own words go to the caller.
@@ -144,7 +169,7 @@ pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation) {
 pub(crate) async fn response_head(
     exchange: &mut Exchange,
     status: StatusCode,
-    mut received: http::HeaderMap,
+    mut received: HeaderMap,
 ) -> Result<ResponseHeader, Refusal> {
     let chain = exchange.chain().ok_or_else(Refusal::internal)?;
     limit_headers::onto_answer(exchange, &mut received);

@@ -68,9 +68,9 @@ pub(crate) async fn relay(
             _ => None,
         };
         if events.is_opening() {
-            // Nothing was said: another backend may say it, and the head may become its head.
+            // Nothing was said: if another backend says it, the head becomes its head.
             match broken {
-                Some(broken) => return Err(Failure::next(Refusal::broken(broken))),
+                Some(broken) => return Err(Failure::broken(Refusal::broken(broken), upstream)),
                 None => continue,
             }
         }

@@ -1,4 +1,5 @@
-//! A TCP connection that sends a request's head together with its body.
+//! A TCP connection that sends a request's head together with its body, and knows whether a request
+//! that was not answered was delivered.
 
 use std::io::{self, IoSlice};
 use std::pin::Pin;
@@ -7,6 +8,8 @@ use std::task::{Context, Poll, ready};
 use pingora::protocols::l4::virt::{VirtualSockOpt, VirtualSocket};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+
+use crate::upstream::undelivered::undelivered;
 
 /// Longest write that is kept back to go out with the next one, in bytes.
 const HELD_MAX: usize = 16 << 10;
@@ -23,6 +26,8 @@ pub(super) struct JoinedWrites {
     fresh: bool,
     /// The head alone is held: a flush does not send it.
     head_only: bool,
+    /// Bytes handed to the kernel since the connection was opened.
+    sent: u64,
 }
 
 impl JoinedWrites {
@@ -33,6 +38,7 @@ impl JoinedWrites {
             held: Vec::new(),
             fresh: true,
             head_only: false,
+            sent: 0,
         }
     }
 
@@ -40,13 +46,23 @@ impl JoinedWrites {
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.head_only = false;
         while !self.held.is_empty() {
-            let sent = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.held))?;
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
+            let written = ready!(Pin::new(&mut self.tcp).poll_write(cx, &self.held));
+            let sent = self.counted(written)?;
             self.held.drain(..sent);
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// Counts what was written. A failed write leaves a request of which the end was never sent.
+    fn counted(&mut self, written: io::Result<usize>) -> io::Result<usize> {
+        match written {
+            Ok(0) => Err(io::ErrorKind::WriteZero.into()),
+            Ok(sent) => {
+                self.sent += sent as u64;
+                Ok(sent)
+            }
+            Err(error) => Err(undelivered(&self.tcp, u64::MAX).unwrap_or(error)),
+        }
     }
 }
 
@@ -67,17 +83,16 @@ impl AsyncWrite for JoinedWrites {
         this.head_only = false;
         while !this.held.is_empty() {
             let both = [IoSlice::new(&this.held), IoSlice::new(buf)];
-            let sent = ready!(Pin::new(&mut this.tcp).poll_write_vectored(cx, &both))?;
+            let written = ready!(Pin::new(&mut this.tcp).poll_write_vectored(cx, &both));
+            let sent = this.counted(written)?;
             let of_held = sent.min(this.held.len());
             this.held.drain(..of_held);
             if sent > of_held {
                 return Poll::Ready(Ok(sent - of_held));
             }
-            if sent == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
         }
-        Pin::new(&mut this.tcp).poll_write(cx, buf)
+        let written = ready!(Pin::new(&mut this.tcp).poll_write(cx, buf));
+        Poll::Ready(this.counted(written))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -105,9 +120,16 @@ impl AsyncRead for JoinedWrites {
         let this = self.get_mut();
         ready!(this.poll_drain(cx))?;
         let filled = buf.filled().len();
-        let read = Pin::new(&mut this.tcp).poll_read(cx, buf);
-        this.fresh |= buf.filled().len() > filled;
-        read
+        let read = ready!(Pin::new(&mut this.tcp).poll_read(cx, buf));
+        if buf.filled().len() > filled {
+            this.fresh = true;
+        } else if !this.fresh && this.sent > 0 {
+            // It ended, well or badly, with a request that was not answered.
+            if let Some(error) = undelivered(&this.tcp, this.sent) {
+                return Poll::Ready(Err(error));
+            }
+        }
+        Poll::Ready(read)
     }
 }
 
@@ -125,6 +147,7 @@ impl VirtualSocket for JoinedWrites {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
+    use crate::upstream::undelivered::Undelivered;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
@@ -168,6 +191,72 @@ mod tests {
             read.unwrap();
             assert_eq!(answer, [round; 4]);
         }
+    }
+
+    /// What a request meets whose connection ends without an answer.
+    async fn unanswered(near: &mut JoinedWrites) -> String {
+        let exchange = async {
+            near.write_all(b"request").await?;
+            near.flush().await?;
+            near.read(&mut [0; 64]).await
+        };
+        match exchange.await {
+            Ok(read) => format!("{read} bytes"),
+            Err(error) => match error.get_ref() {
+                Some(inner) if inner.is::<Undelivered>() => "undelivered".into(),
+                _ => format!("{:?}", error.kind()),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_that_meets_a_closed_socket_is_undelivered() {
+        let (mut near, far) = pair().await;
+        drop(far);
+        assert_eq!(unanswered(&mut near).await, "undelivered");
+        // A connection that has served before, and a far end that resets.
+        let (mut near, mut far) = pair().await;
+        near.write_all(b"first").await.unwrap();
+        far.write_all(b"answer").await.unwrap();
+        near.read_exact(&mut [0; 6]).await.unwrap();
+        far.read_exact(&mut [0; 5]).await.unwrap();
+        far.set_zero_linger().unwrap();
+        drop(far);
+        assert_eq!(unanswered(&mut near).await, "undelivered");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_received_is_not_undelivered() {
+        for reset in [false, true] {
+            let (mut near, mut far) = pair().await;
+            let taking = async {
+                far.read_exact(&mut [0; 7]).await.unwrap();
+                if reset {
+                    far.set_zero_linger().unwrap();
+                }
+                drop(far);
+            };
+            let (met, ()) = tokio::join!(unanswered(&mut near), taking);
+            let expected = if reset { "ConnectionReset" } else { "0 bytes" };
+            assert_eq!(met, expected);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_received_in_part_is_undelivered() {
+        let (mut near, mut far) = pair().await;
+        let body = vec![b'x'; 8 << 20];
+        let taking = async {
+            far.read_exact(&mut [0; 1_000]).await.unwrap();
+            drop(far);
+        };
+        let sending = async {
+            near.write_all(b"head").await.unwrap();
+            let sent = near.write_all(&body).await;
+            sent.and(near.flush().await).unwrap_err()
+        };
+        let (error, ()) = tokio::join!(sending, taking);
+        assert!(error.get_ref().unwrap().is::<Undelivered>(), "{error}");
     }
 
     #[tokio::test]

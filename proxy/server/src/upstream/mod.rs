@@ -4,6 +4,8 @@
 mod connect;
 mod idle;
 mod joined;
+mod undelivered;
 
 pub(crate) use connect::{Link, Wanted, connect, release};
 pub(crate) use idle::IdleLinks;
+pub(crate) use undelivered::is_undelivered;
