@@ -1,26 +1,39 @@
-//! One backend: its counters, its standing, and the reservations that claim it.
+//! One backend: its counters, its standing, its last report.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 
 use parking_lot::Mutex;
-use xxhash_rust::xxh3::xxh3_64;
 
+use crate::ejection::EjectionPolicy;
 use crate::health::{Health, HealthState};
-use crate::load::{Load, Rate, Report, ReportCell};
+use crate::load::{Figure, Load};
+use crate::pending::Pending;
+use crate::prediction::{self, Demand, Outlook, Source};
+use crate::report::{Rate, Report, ReportCell};
+use crate::reservation::Reservation;
+use crate::signal::Signal;
 
 /// A member of a cluster and all that is known of it. Shared by every configuration
 /// generation that names it, so counters, health and ejection carry over a reload.
 #[derive(Debug)]
 pub struct Backend {
+    pub(crate) running: AtomicU32,
+    /// Input tokens of our exchanges that have not seen their first byte.
+    pub(crate) waiting_tokens: AtomicU64,
+    pub(crate) pending: Claims,
+    report: ReportCell,
+    /// The last round trip; 0 = unknown.
+    rtt_us: AtomicU32,
+    ewma_ttft_us: AtomicU32,
+    pub(crate) observed_input_tps: Rate,
+    /// 0 = none was learnt, which is a factor of 1.
+    bias: Rate,
     id: Arc<str>,
     cluster: Arc<str>,
-    id_hash: u64,
-    running: AtomicU32,
-    /// Input tokens of our exchanges that have not seen their first byte.
-    waiting_tokens: AtomicU64,
-    ewma_ttft_us: AtomicU32,
-    observed_input_tps: Rate,
+    pub(crate) signal: Arc<Signal>,
+    /// When it came to a cluster that was serving already; 0 = it was there from the start.
+    joined_ms: AtomicU64,
     /// Moving share of failures, in millionths.
     error_ppm: AtomicU32,
     successes: AtomicU64,
@@ -31,39 +44,31 @@ pub struct Backend {
     ejected_until_ms: AtomicU64,
     standing: AtomicU8,
     probes: Mutex<HealthState>,
-    report: ReportCell,
 }
 
-/// When failing traffic takes a backend out of selection for a while.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct EjectionPolicy {
-    /// Failures in a row that eject; 0 = never eject.
-    pub consecutive_failures: u32,
-    /// First ejection; doubled by each further one without a success between, up to 32 times.
-    pub base_ms: u64,
-    /// Greatest share of a cluster that may be ejected at once, 0..=100. One backend of
-    /// several may always be ejected unless this is 0.
-    pub max_percent: u32,
-}
-
-impl Default for EjectionPolicy {
-    fn default() -> Self {
-        Self {
-            consecutive_failures: 5,
-            base_ms: 10_000,
-            max_percent: 50,
-        }
-    }
+/// Our own claims that no report knows of.
+#[derive(Debug, Default)]
+pub(crate) struct Claims {
+    /// Exchanges in progress.
+    pub(crate) running: Pending,
+    /// Those without a first byte.
+    pub(crate) waiting: Pending,
+    /// The input tokens of these.
+    pub(crate) tokens: Pending,
 }
 
 impl Backend {
-    pub(crate) fn new(cluster: Arc<str>, id: &str) -> Self {
+    pub(crate) fn new(cluster: Arc<str>, id: &str, signal: Arc<Signal>, joined_ms: u64) -> Self {
         Self {
             id: id.into(),
             cluster,
-            id_hash: xxh3_64(id.as_bytes()),
+            signal,
+            joined_ms: AtomicU64::new(joined_ms),
             running: AtomicU32::new(0),
             waiting_tokens: AtomicU64::new(0),
+            pending: Claims::default(),
+            rtt_us: AtomicU32::new(0),
+            bias: Rate::default(),
             ewma_ttft_us: AtomicU32::new(0),
             observed_input_tps: Rate::default(),
             error_ppm: AtomicU32::new(0),
@@ -88,10 +93,7 @@ impl Backend {
             let more = |running| (running < max_concurrency).then_some(running + 1);
             self.running.fetch_update(Relaxed, Relaxed, more).ok()?;
         }
-        Some(Reservation {
-            backend: Arc::clone(self),
-            waiting_tokens: 0,
-        })
+        Some(Reservation::new(Arc::clone(self)))
     }
 
     /// An exchange ended well: the row of failures is broken.
@@ -161,9 +163,52 @@ impl Backend {
         Some(change)
     }
 
-    /// Takes what the backend says about itself.
+    /// Takes what the backend says about itself. Claims made before count as known to it: they
+    /// are in its figures from now on, and only later ones are added to them.
     pub fn report(&self, report: &Report, now_ms: u64) {
         self.report.put(report, now_ms);
+        self.pending.running.reported();
+        self.pending.waiting.reported();
+        self.pending.tokens.reported();
+        self.signal.raise();
+    }
+
+    /// Takes a measured round trip, microseconds: the last one counts.
+    pub fn record_rtt_us(&self, rtt_us: u64) {
+        let rtt_us = u32::try_from(rtt_us).unwrap_or(u32::MAX).max(1);
+        self.rtt_us.store(rtt_us, Relaxed);
+    }
+
+    /// What an exchange's first byte took, against what was expected of it: moves the factor
+    /// that corrects later predictions.
+    ///
+    /// The correction is of the work on the input, so round trip and queue are taken off what
+    /// was observed; and the smaller the work's part in the prediction, the less the sample
+    /// counts, since then it tells of the queue.
+    pub(crate) fn learn(&self, expected: &Outlook, observed_us: f64) {
+        let plain = expected.plain_prefill_us;
+        let predicted = expected.rtt_us + expected.queue_us + plain;
+        if plain <= 0.0 || !predicted.is_finite() {
+            return;
+        }
+        let sample = (observed_us - expected.rtt_us - expected.queue_us) / plain;
+        let sample = sample.clamp(BIAS_MIN, BIAS_MAX);
+        let old = f64::from(self.bias());
+        let step = BIAS_STEP * plain / predicted;
+        let next = (old + (sample - old) * step).clamp(BIAS_MIN, BIAS_MAX);
+        #[allow(clippy::cast_possible_truncation, reason = "a factor of 0.25..=4")]
+        self.bias.put(next as f32);
+    }
+
+    /// It left and came back at `now_ms`, under the same id: it starts slowly again.
+    pub fn rejoin(&self, now_ms: u64) {
+        self.joined_ms.store(now_ms, Relaxed);
+    }
+
+    /// When it came to a cluster that was serving already; 0 = it was there from the start.
+    #[must_use]
+    pub fn joined_ms(&self) -> u64 {
+        self.joined_ms.load(Relaxed)
     }
 
     /// The address, which is unique within the cluster.
@@ -181,22 +226,62 @@ impl Backend {
     /// Live figures.
     #[must_use]
     pub fn load(&self, now_ms: u64) -> Load {
-        let reported = self.report.load(now_ms);
-        let observed_tps = self.observed_input_tps.value();
         Load {
-            running: reported.running.max(self.running.load(Relaxed)),
-            queued_input_tokens: reported
-                .queued_input_tokens
-                .max(self.waiting_tokens.load(Relaxed)),
-            input_tps: if reported.input_tps > 0.0 {
-                reported.input_tps
-            } else {
-                observed_tps
-            },
-            ewma_ttft_us: self.ewma_ttft_us.load(Relaxed),
-            error_permille: u16::try_from(self.error_ppm.load(Relaxed) / 1000).unwrap_or(1000),
-            ..reported
+            running: Source::running(self),
+            queued: self.queued(),
+            queued_input_tokens: self.queued_input_tokens(),
+            pending_input_tokens: self.pending_input_tokens(),
+            slots: self.slots(),
+            kv_capacity_tokens: self.kv_capacity_tokens(),
+            kv_used_tokens: self.kv_used_tokens(),
+            kv_free_tokens: self.kv_free_tokens(),
+            input_tps: self.input_tps(),
+            max_input_tps: self.max_input_tps(),
+            output_tps: self.output_tps(),
+            max_output_tps: self.max_output_tps(),
+            ewma_ttft_us: self.ewma_ttft_us(),
+            error_permille: self.error_permille(),
+            rtt_us: Source::rtt_us(self),
+            bias: Source::bias(self),
+            queue_times: self.report.queue_times(),
+            age_ms: self.report.age_ms(now_ms),
         }
+    }
+
+    /// One live figure: reads no more than it needs.
+    #[must_use]
+    pub fn figure(&self, figure: Figure, demand: &Demand, now_ms: u64) -> f64 {
+        prediction::figure(self, figure, demand, now_ms)
+    }
+
+    /// When the first byte of an answer to this demand is expected.
+    #[must_use]
+    pub fn outlook(&self, demand: &Demand) -> Outlook {
+        prediction::outlook(self, demand)
+    }
+
+    /// When its last report arrived; 0 = never.
+    #[must_use]
+    pub fn reported_ms(&self) -> u64 {
+        self.report.at_ms()
+    }
+
+    /// Its reported input rates: the mean, and both in the steps of weights.
+    pub(crate) fn reported_tps(&self) -> f32 {
+        self.report.input_tps.value()
+    }
+
+    pub(crate) fn stepped_input_tps(&self) -> f32 {
+        self.report.stepped_input_tps.value()
+    }
+
+    pub(crate) fn stepped_max_input_tps(&self) -> f32 {
+        self.report.stepped_max_input_tps.value()
+    }
+
+    /// Exchanges in progress as it last said, without ours since.
+    pub(crate) fn reported_running(&self) -> u32 {
+        self.report.running.load(Relaxed)
     }
 
     /// Neither failed by its probes nor ejected.
@@ -239,10 +324,6 @@ impl Backend {
         self.failures.load(Relaxed)
     }
 
-    pub(crate) fn id_hash(&self) -> u64 {
-        self.id_hash
-    }
-
     fn sample_error(&self, sample_ppm: u32) {
         let old = self.error_ppm.load(Relaxed);
         let next = old - old / 16 + sample_ppm / 16;
@@ -256,57 +337,89 @@ impl Backend {
     }
 }
 
-/// The counted claim of one exchange on a backend. Dropping it releases the claim.
-#[derive(Debug)]
-#[must_use = "dropping a reservation releases it"]
-pub struct Reservation {
-    backend: Arc<Backend>,
-    waiting_tokens: u64,
+impl Source for Backend {
+    fn running(&self) -> u32 {
+        let ours = self.running.load(Relaxed);
+        if self.report.at_ms() == 0 {
+            return ours;
+        }
+        self.reported_running()
+            .saturating_add(narrow(self.pending.running.sum()))
+            .max(ours)
+    }
+    fn queued(&self) -> u32 {
+        let reported = self.report.queued.load(Relaxed);
+        reported.saturating_add(narrow(self.pending.waiting.sum()))
+    }
+    fn queued_input_tokens(&self) -> u64 {
+        if self.report.at_ms() == 0 {
+            return self.waiting_tokens.load(Relaxed);
+        }
+        let reported = self.report.queued_input_tokens.load(Relaxed);
+        reported.saturating_add(self.pending.tokens.sum())
+    }
+    fn pending_input_tokens(&self) -> u64 {
+        self.pending.tokens.sum()
+    }
+    fn queue_ms(&self, priority: u32) -> Option<u32> {
+        self.report.queue_ms(priority)
+    }
+    fn slots(&self) -> u32 {
+        self.report.slots.load(Relaxed)
+    }
+    fn kv_capacity_tokens(&self) -> u64 {
+        self.report.kv_capacity_tokens.load(Relaxed)
+    }
+    fn kv_used_tokens(&self) -> u64 {
+        self.report.kv_used_tokens.load(Relaxed)
+    }
+    fn kv_free_tokens(&self) -> u64 {
+        self.report.kv_free_tokens.load(Relaxed)
+    }
+    fn input_tps(&self) -> f32 {
+        let reported = self.report.input_tps.value();
+        if reported > 0.0 {
+            reported
+        } else {
+            self.observed_input_tps.value()
+        }
+    }
+    fn max_input_tps(&self) -> f32 {
+        self.report.max_input_tps.value()
+    }
+    fn output_tps(&self) -> f32 {
+        self.report.output_tps.value()
+    }
+    fn max_output_tps(&self) -> f32 {
+        self.report.max_output_tps.value()
+    }
+    fn ewma_ttft_us(&self) -> u32 {
+        self.ewma_ttft_us.load(Relaxed)
+    }
+    fn error_permille(&self) -> u16 {
+        u16::try_from(self.error_ppm.load(Relaxed) / 1000).unwrap_or(1000)
+    }
+    fn rtt_us(&self) -> u32 {
+        self.rtt_us.load(Relaxed)
+    }
+    fn bias(&self) -> f32 {
+        let learnt = self.bias.value();
+        if learnt > 0.0 { learnt } else { 1.0 }
+    }
+    fn age_ms(&self, now_ms: u64) -> u64 {
+        self.report.age_ms(now_ms)
+    }
 }
 
-impl Reservation {
-    /// Counts the exchange's estimated input as waiting until [`Self::first_byte`] or the
-    /// end. A second call replaces the first.
-    pub fn await_input(&mut self, input_tokens: u64) {
-        self.release_input();
-        self.waiting_tokens = input_tokens;
-        self.backend.waiting_tokens.fetch_add(input_tokens, Relaxed);
-    }
-
-    /// The first byte of the answer came `ttft_us` microseconds after the exchange was sent:
-    /// moves the backend's averages and releases the waiting input.
-    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
-    pub fn first_byte(&mut self, ttft_us: u64) {
-        self.backend.record_ttft_us(ttft_us);
-        if self.waiting_tokens > 0 {
-            let rate = self.waiting_tokens as f32 * 1e6 / ttft_us.max(1) as f32;
-            self.backend.observed_input_tps.sample(rate);
-        }
-        self.release_input();
-    }
-
-    /// The claimed backend.
-    #[must_use]
-    pub fn backend(&self) -> &Arc<Backend> {
-        &self.backend
-    }
-
-    fn release_input(&mut self) {
-        let released = std::mem::take(&mut self.waiting_tokens);
-        if released > 0 {
-            self.backend.waiting_tokens.fetch_sub(released, Relaxed);
-        }
-    }
-}
-
-impl Drop for Reservation {
-    fn drop(&mut self) {
-        self.release_input();
-        self.backend.running.fetch_sub(1, Relaxed);
-    }
+fn narrow(sum: u64) -> u32 {
+    u32::try_from(sum).unwrap_or(u32::MAX)
 }
 
 const EJECTION_DOUBLINGS_MAX: u32 = 5;
+/// How far one sample moves the correction.
+const BIAS_STEP: f64 = 0.1;
+const BIAS_MIN: f64 = 0.25;
+const BIAS_MAX: f64 = 4.0;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
@@ -314,29 +427,7 @@ mod tests {
     use super::*;
 
     fn backend() -> Arc<Backend> {
-        Arc::new(Backend::new("c".into(), "10.0.0.1:80"))
-    }
-
-    #[test]
-    fn reservations_never_pass_the_limit_and_all_return() {
-        let shared = backend();
-        std::thread::scope(|scope| {
-            for _ in 0..8 {
-                scope.spawn(|| {
-                    for _ in 0..5_000 {
-                        let held = shared.reserve(3);
-                        assert!(shared.running() <= 3);
-                        drop(held);
-                    }
-                });
-            }
-        });
-        assert_eq!(shared.running(), 0);
-        let held: Vec<_> = (0..3).map(|_| shared.reserve(3).unwrap()).collect();
-        assert!(shared.reserve(3).is_none(), "full");
-        assert!(shared.reserve(0).is_some(), "no limit");
-        drop(held);
-        assert_eq!(shared.running(), 0);
+        Arc::new(Backend::new("c".into(), "10.0.0.1:80", Arc::default(), 0))
     }
 
     #[test]
@@ -377,22 +468,5 @@ mod tests {
         assert!(one.load(5).error_permille > 990);
         (0..200).for_each(|_| one.record_success());
         assert_eq!(one.load(5).error_permille, 0);
-    }
-
-    #[test]
-    fn first_byte_moves_averages_and_releases_the_input() {
-        let one = backend();
-        let mut held = one.reserve(0).unwrap();
-        held.await_input(500);
-        assert_eq!(one.load(0).queued_input_tokens, 500);
-        held.first_byte(250_000);
-        let load = one.load(0);
-        assert_eq!((load.queued_input_tokens, load.ewma_ttft_us), (0, 250_000));
-        assert!((load.input_tps - 2000.0).abs() < 1.0);
-        held.await_input(7);
-        drop(held);
-        assert_eq!(one.load(0).queued_input_tokens, 0);
-        (0..200).for_each(|_| one.record_ttft_us(1000));
-        assert!((950..=1050).contains(&one.load(0).ewma_ttft_us));
     }
 }

@@ -1,34 +1,17 @@
-//! The backends one exchange may use, and the questions a routing method asks of them.
+//! The candidates of one exchange, and the questions a routing method asks of them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::backend::{Backend, Reservation};
+use crate::candidate::Candidate;
 use crate::load::{Figure, Load};
-
-/// A backend as a value, at selection time.
-#[derive(Debug, Clone)]
-pub struct Candidate {
-    /// Place in the cluster's configuration: what `excluded` lists. Not the position in a
-    /// candidate set.
-    pub index: u32,
-    /// Configured weight, relative to the others'.
-    pub weight: u32,
-    /// Exchanges in progress it may hold; 0 = no limit.
-    pub max_concurrency: u32,
-    /// The backend itself.
-    pub backend: Arc<Backend>,
-}
-
-impl Candidate {
-    /// Claims it for one exchange; `None` when it holds `max_concurrency` already.
-    #[must_use]
-    pub fn reserve(&self) -> Option<Reservation> {
-        self.backend.reserve(self.max_concurrency)
-    }
-}
+use crate::prediction::Demand;
+use crate::prefixed_hash::PrefixedHash;
+use crate::rendezvous::{Best, Weighting, score};
+use crate::ring::{Ring, append_sized};
 
 /// The members of a set, shared by all exchanges that see the same ones.
 #[derive(Debug)]
@@ -36,6 +19,56 @@ pub(crate) struct Members {
     pub(crate) generation: u64,
     pub(crate) entries: Vec<Candidate>,
     pub(crate) cursor: Arc<AtomicU64>,
+    /// The names as fields to hash, side by side, and where each ends.
+    fields: Box<[u8]>,
+    field_ends: Box<[usize]>,
+    rings: Mutex<Vec<Arc<Ring>>>,
+}
+
+impl Members {
+    pub(crate) fn new(generation: u64, entries: Vec<Candidate>, cursor: Arc<AtomicU64>) -> Self {
+        let mut fields = Vec::new();
+        let field = |candidate: &Candidate| {
+            append_sized(&mut fields, candidate.id().as_bytes());
+            fields.len()
+        };
+        let field_ends = entries.iter().map(field).collect();
+        Self {
+            generation,
+            entries,
+            cursor,
+            fields: fields.into(),
+            field_ends,
+            rings: Mutex::default(),
+        }
+    }
+
+    /// `len as u64 LE || name` of a position.
+    fn field(&self, position: u32) -> &[u8] {
+        let at = position as usize;
+        let start = at.checked_sub(1).and_then(|at| self.field_ends.get(at));
+        let end = self.field_ends.get(at).copied().unwrap_or(0);
+        let start = start.copied().unwrap_or(0);
+        self.fields.get(start..end).unwrap_or_default()
+    }
+
+    /// The ring of a prefix; the last few are kept, since building one is dear.
+    fn ring(&self, prefix: &[u8], nodes: u32) -> Arc<Ring> {
+        let each_max = NODES_MAX / self.entries.len().max(1);
+        let nodes = nodes.clamp(1, u32::try_from(each_max.max(1)).unwrap_or(u32::MAX));
+        let prefix_hash = xxh3_64(prefix);
+        let alike = |ring: &&Arc<Ring>| ring.prefix_hash == prefix_hash && ring.nodes == nodes;
+        if let Some(known) = self.rings.lock().iter().find(alike) {
+            return Arc::clone(known);
+        }
+        let fresh = Arc::new(Ring::new(prefix, nodes, &self.entries));
+        let mut rings = self.rings.lock();
+        if rings.len() >= RINGS_MAX {
+            rings.remove(0);
+        }
+        rings.push(Arc::clone(&fresh));
+        fresh
+    }
 }
 
 /// Those who may serve one exchange, as of one moment. Positions (`0..len`) are what filters
@@ -84,13 +117,29 @@ impl CandidateSet {
     /// Live figures of one.
     #[must_use]
     pub fn load_at(&self, position: u32) -> Option<Load> {
-        Some(self.at(position)?.backend.load(self.now_ms))
+        Some(self.at(position)?.load(self.now_ms))
     }
 
-    /// One figure of all, in order of position.
+    /// One live figure of one.
     #[must_use]
-    pub fn column(&self, figure: Figure) -> Vec<f64> {
-        let value = |candidate: &Candidate| candidate.backend.load(self.now_ms).figure(figure);
+    pub fn figure_at(&self, position: u32, figure: Figure, demand: &Demand) -> Option<f64> {
+        Some(self.at(position)?.figure(figure, demand, self.now_ms))
+    }
+
+    /// The position of a domain by its name.
+    #[must_use]
+    pub fn position_of(&self, domain: &str) -> Option<u32> {
+        let hash = xxh3_64(domain.as_bytes());
+        let same = |candidate: &Candidate| {
+            candidate.id_hash() == hash && candidate.id().as_ref() == domain
+        };
+        u32::try_from(self.iter().position(same)?).ok()
+    }
+
+    /// One figure of all, in order of position, as an exchange with this demand sees it.
+    #[must_use]
+    pub fn column(&self, figure: Figure, demand: &Demand) -> Vec<f64> {
+        let value = |candidate: &Candidate| candidate.figure(figure, demand, self.now_ms);
         self.iter().map(value).collect()
     }
 
@@ -98,44 +147,96 @@ impl CandidateSet {
     /// exist are passed over). Equals are chosen among evenly, so that idle backends fill up
     /// together.
     #[must_use]
-    pub fn least(&self, figure: Figure, among: &[u32]) -> Option<u32> {
+    pub fn least(&self, figure: Figure, demand: &Demand, among: &[u32]) -> Option<u32> {
         let mut best = Least {
             value: f64::INFINITY,
             position: None,
             ties: 0,
             seed: self.members.cursor.load(Relaxed) ^ TIES.fetch_add(1, Relaxed),
         };
-        if among.is_empty() {
-            for (candidate, position) in self.iter().zip(0..) {
-                best.offer(candidate.backend.load(self.now_ms).figure(figure), position);
-            }
-        } else {
-            for position in among {
-                if let Some(load) = self.load_at(*position) {
-                    best.offer(load.figure(figure), *position);
-                }
-            }
-        }
+        self.each(among, |position, candidate| {
+            best.offer(candidate.figure(figure, demand, self.now_ms), position);
+        });
         best.position
     }
 
     /// The first `n` positions in the order of weighted rendezvous hashing: the same key
-    /// meets the same backend in every process, a share of keys proportional to weight
-    /// prefers each, and a leaving backend moves its own keys only.
+    /// meets the same candidate in every process, a share of keys proportional to weight
+    /// prefers each, and a leaving candidate moves its own keys only.
     #[must_use]
     pub fn rendezvous(&self, key_hash: u64, n: usize) -> Vec<u32> {
-        let score = |candidate: &Candidate| {
+        let hash = |_, candidate: &Candidate| {
             let mut pair = [0_u8; 16];
             let (key, id) = pair.split_at_mut(8);
             key.copy_from_slice(&key_hash.to_le_bytes());
-            id.copy_from_slice(&candidate.backend.id_hash().to_le_bytes());
-            f64::from(candidate.weight) / -unit(xxh3_64(&pair)).ln()
+            id.copy_from_slice(&candidate.id_hash().to_le_bytes());
+            xxh3_64(&pair)
         };
-        let mut scored: Vec<(f64, u32)> = self.iter().map(score).zip(0..).collect();
+        self.ranking(hash, Weighting::Configured, &[], n)
+    }
+
+    /// The same for a key of bytes, among `among` (empty = all): the hash of a candidate is
+    /// `xxh3_64(prefix || len as u64 LE || id)` with the name of its domain, so `prefix` is the
+    /// key and whatever marks the field of the name.
+    #[must_use]
+    pub fn rendezvous_by(
+        &self,
+        prefix: &[u8],
+        weighting: Weighting,
+        among: &[u32],
+        n: usize,
+    ) -> Vec<u32> {
+        let mut prefixed = PrefixedHash::new(prefix);
+        let hash = |position, _: &Candidate| prefixed.of(self.members.field(position));
+        self.ranking(hash, weighting, among, n)
+    }
+
+    /// The first `n` different candidates on a ring of `nodes` virtual nodes for each: from
+    /// `xxh3_64(key)` upwards. A node is at `xxh3_64(prefix || len || id || 0x06 0xff || 8 as u64
+    /// LE || number as u64 LE)`. All nodes together are at most 2^18, so that beyond about 1,700
+    /// candidates each has fewer than 150.
+    #[must_use]
+    pub fn ring(&self, prefix: &[u8], key: &[u8], nodes: u32, n: usize) -> Vec<u32> {
+        let ring = self.members.ring(prefix, nodes);
+        ring.first(xxh3_64(key), n.min(self.len()))
+    }
+
+    /// The next value of the cluster's round-robin cursor, which counts on over reloads.
+    #[must_use]
+    pub fn next_cursor(&self) -> u64 {
+        self.members.cursor.fetch_add(1, Relaxed)
+    }
+
+    fn ranking(
+        &self,
+        mut hash: impl FnMut(u32, &Candidate) -> u64,
+        weighting: Weighting,
+        among: &[u32],
+        n: usize,
+    ) -> Vec<u32> {
+        let precedes = |one: u32, other: u32| {
+            let id = |position| self.at(position).map(Candidate::id);
+            id(one) < id(other)
+        };
+        let mut weights = Weights::new(self, weighting);
+        if n == 1 {
+            let mut best = Best::new();
+            self.each(among, |position, candidate| {
+                let hash = hash(position, candidate);
+                let weight = weights.of(candidate);
+                best.offer(weight, hash, position, |other| precedes(position, other));
+            });
+            return best.position.into_iter().collect();
+        }
+        let mut scored: Vec<(f64, u32)> = Vec::new();
+        self.each(among, |position, candidate| {
+            let hash = hash(position, candidate);
+            scored.push((score(weights.of(candidate), hash), position));
+        });
         let n = n.min(scored.len());
         let order = |one: &(f64, u32), other: &(f64, u32)| {
             other.0.total_cmp(&one.0).then_with(|| {
-                let id = |position| self.at(position).map(|candidate| candidate.backend.id());
+                let id = |position| self.at(position).map(Candidate::id);
                 id(one.1).cmp(&id(other.1))
             })
         };
@@ -147,10 +248,19 @@ impl CandidateSet {
         scored.into_iter().map(|(_, position)| position).collect()
     }
 
-    /// The next value of the cluster's round-robin cursor, which counts on over reloads.
-    #[must_use]
-    pub fn next_cursor(&self) -> u64 {
-        self.members.cursor.fetch_add(1, Relaxed)
+    /// Those of `among` that exist; all when it is empty.
+    fn each(&self, among: &[u32], mut act: impl FnMut(u32, &Candidate)) {
+        if among.is_empty() {
+            for (candidate, position) in self.iter().zip(0..) {
+                act(position, candidate);
+            }
+        } else {
+            for position in among {
+                if let Some(candidate) = self.at(*position) {
+                    act(*position, candidate);
+                }
+            }
+        }
     }
 
     #[cfg(test)]
@@ -165,6 +275,45 @@ impl<'a> IntoIterator for &'a CandidateSet {
 
     fn into_iter(self) -> Self::IntoIter {
         self.iter()
+    }
+}
+
+/// The weights of one ranking.
+struct Weights<'a> {
+    set: &'a CandidateSet,
+    weighting: Weighting,
+    /// What counts for those whose figure is not known: the mean of the others.
+    unknown: Option<f64>,
+}
+
+impl<'a> Weights<'a> {
+    fn new(set: &'a CandidateSet, weighting: Weighting) -> Self {
+        Self {
+            set,
+            weighting,
+            unknown: None,
+        }
+    }
+
+    fn of(&mut self, candidate: &Candidate) -> f64 {
+        if let Some(weight) = candidate.weight_by(self.weighting) {
+            return weight;
+        }
+        if let Some(unknown) = self.unknown {
+            return unknown;
+        }
+        let (mut sum, mut known) = (0.0, 0_u32);
+        let all = self.set.iter();
+        for weight in all.filter_map(|candidate| candidate.weight_by(self.weighting)) {
+            sum += weight;
+            known += 1;
+        }
+        if known == 0 {
+            // Known of nobody: the configured weights decide, for all of them.
+            self.weighting = Weighting::Configured;
+            return candidate.weight_by(Weighting::Configured).unwrap_or(0.0);
+        }
+        *self.unknown.insert(sum / f64::from(known))
     }
 }
 
@@ -192,36 +341,33 @@ impl Least {
     }
 }
 
-/// A hash as a number strictly between 0 and 1. 52 bits: with 53 the greatest rounds to 1,
-/// whose logarithm is 0.
-#[allow(clippy::cast_precision_loss, reason = "52 bits fit exactly")]
-fn unit(hash: u64) -> f64 {
-    ((hash >> 12) as f64 + 0.5) / (1_u64 << 52) as f64
-}
-
 /// Sets successive choices among equals apart.
 static TIES: AtomicU64 = AtomicU64::new(0);
+
+/// Rings kept of one set of candidates.
+const RINGS_MAX: usize = 8;
+/// Most virtual nodes of one ring: 4 MiB.
+const NODES_MAX: usize = 1 << 18;
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
-    use crate::backend::EjectionPolicy;
-    use crate::cluster::{Cluster, ClusterSpec};
+    use crate::cluster::{Cluster, ClusterSpec, MemberSpec};
     use crate::fleet::Fleet;
 
     fn cluster(weights: &[u32]) -> Arc<Cluster> {
-        let endpoint = |(i, weight): (usize, &u32)| (format!("10.0.0.{i}:8000"), *weight);
-        Fleet::default().cluster(&ClusterSpec {
-            name: "c".into(),
-            endpoints: weights.iter().enumerate().map(endpoint).collect(),
-            max_concurrency: 0,
-            ejection: EjectionPolicy::default(),
-            health: false,
-        })
+        let member =
+            |(i, weight): (usize, &u32)| MemberSpec::new(&format!("10.0.0.{i}:8000"), *weight);
+        let members = weights.iter().enumerate().map(member).collect();
+        Fleet::default().cluster(&ClusterSpec::new("c", members), 0)
     }
 
     const KEYS: u64 = 200_000;
+    const ANY: Demand = Demand {
+        input_tokens: 0,
+        priority: 0,
+    };
 
     #[test]
     fn rendezvous_shares_keys_by_weight() {
@@ -246,7 +392,10 @@ mod tests {
         for key in 0..20_000 {
             let before: Vec<u32> = full.rendezvous(key, 8);
             let after: Vec<u32> = fewer.rendezvous(key, 8);
-            let after: Vec<u32> = after.iter().map(|p| fewer.at(*p).unwrap().index).collect();
+            let after: Vec<u32> = after
+                .iter()
+                .map(|p| fewer.at(*p).unwrap().members().next().unwrap().index)
+                .collect();
             let expected: Vec<u32> = before.into_iter().filter(|p| *p != 5).collect();
             assert_eq!(after, expected);
             assert_eq!(full.rendezvous(key, 3), full.rendezvous(key, 8)[..3]);
@@ -255,18 +404,12 @@ mod tests {
     }
 
     #[test]
-    fn the_greatest_hash_has_a_finite_score() {
-        assert!(unit(u64::MAX) < 1.0 && unit(0) > 0.0);
-        assert!((-unit(u64::MAX).ln()) > 0.0);
-    }
-
-    #[test]
     fn least_finds_the_least_and_spreads_equals() {
         let all = cluster(&[1; 4]);
         let set = all.candidates(0, &[]);
         let mut picks = [0_u32; 4];
         for _ in 0..40_000 {
-            picks[set.least(Figure::Running, &[]).unwrap() as usize] += 1;
+            picks[set.least(Figure::Running, &ANY, &[]).unwrap() as usize] += 1;
         }
         assert!(
             picks.iter().all(|count| (9_000..11_000).contains(count)),
@@ -278,7 +421,7 @@ mod tests {
             .collect();
         let check = |among: &[u32], expected: Option<u32>| {
             assert_eq!(
-                set.least(Figure::Running, among),
+                set.least(Figure::Running, &ANY, among),
                 expected,
                 "among {among:?}"
             );
@@ -287,7 +430,7 @@ mod tests {
         check(&[0, 1], Some(1));
         check(&[9, 0], Some(0));
         check(&[9], None);
-        assert_eq!(set.column(Figure::Running), [2.0, 1.0, 0.0, 1.0]);
+        assert_eq!(set.column(Figure::Running, &ANY), [2.0, 1.0, 0.0, 1.0]);
         assert_eq!(set.load_at(0).unwrap().running, 2);
         assert!(set.load_at(4).is_none());
     }

@@ -5,67 +5,118 @@ use std::sync::atomic::AtomicU64;
 
 use arc_swap::ArcSwapOption;
 
-use crate::backend::{Backend, EjectionPolicy};
-use crate::candidates::{Candidate, CandidateSet, Members};
+use crate::candidate::{Candidate, Domain, Member};
+use crate::candidates::{CandidateSet, Members};
+use crate::ejection::EjectionPolicy;
 use crate::health::Health;
+use crate::signal::{Signal, Waiting};
 
-/// What the configuration says of a cluster.
+/// What the configuration or a registry says of a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClusterSpec {
     /// Unique name.
     pub name: String,
-    /// Address and weight of each backend. Weight 0 takes no new exchange. Of an address
-    /// given twice the weights are added.
-    pub endpoints: Vec<(String, u32)>,
-    /// Exchanges in progress per backend; 0 = no limit.
-    pub max_concurrency: u32,
+    /// Its backends. Of an id given twice the weights are added.
+    pub members: Vec<MemberSpec>,
     /// When failing traffic ejects.
     pub ejection: EjectionPolicy,
     /// Whether active probes decide too; without them the standing they left is ignored.
     pub health: bool,
+    /// How long a backend that joins a serving cluster takes to its full weight; 0 = none.
+    pub slow_start_ms: u32,
 }
 
-/// A cluster of one configuration generation. Immutable but for what hangs on its backends,
-/// so building one that is then refused changes nothing.
+impl ClusterSpec {
+    /// With the defaults: no probes, no slow start.
+    #[must_use]
+    pub fn new(name: &str, members: Vec<MemberSpec>) -> Self {
+        Self {
+            name: name.to_owned(),
+            members,
+            ejection: EjectionPolicy::default(),
+            health: false,
+            slow_start_ms: 0,
+        }
+    }
+}
+
+/// What is said of one backend.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MemberSpec {
+    /// Address or worker id, unique in the cluster: what its counters hang on.
+    pub id: String,
+    /// Capacity domain it belongs to; empty = one of its own, named by its id.
+    pub domain: String,
+    /// Weight relative to the others'. 0 takes no new exchange.
+    pub weight: u32,
+    /// Exchanges in progress; 0 = no limit.
+    pub max_concurrency: u32,
+}
+
+impl MemberSpec {
+    /// A domain of its own, without a limit.
+    #[must_use]
+    pub fn new(id: &str, weight: u32) -> Self {
+        Self {
+            id: id.to_owned(),
+            domain: String::new(),
+            weight,
+            max_concurrency: 0,
+        }
+    }
+}
+
+/// A cluster of one generation. Immutable but for what hangs on its backends, so building one
+/// that is then refused changes nothing.
 #[derive(Debug)]
 pub struct Cluster {
     name: Arc<str>,
     spec: ClusterSpec,
+    everyone: Box<[Member]>,
+    domains: Box<[Arc<Domain>]>,
+    /// All of them, at full weight.
     full: Arc<Members>,
     /// The last set that lacked someone: usually the same for many exchanges in a row.
     partial: ArcSwapOption<Members>,
+    /// When the last who joined has its full weight.
+    warm_ms: u64,
+    signal: Arc<Signal>,
 }
 
 impl Cluster {
+    /// Of members in order of their index, with their domains.
     pub(crate) fn new(
         spec: ClusterSpec,
-        backends: Vec<(Arc<Backend>, u32)>,
+        everyone: Vec<Member>,
+        domains: Vec<Arc<Domain>>,
         generation: u64,
-        cursor: Arc<AtomicU64>,
+        shared: (Arc<AtomicU64>, Arc<Signal>),
     ) -> Self {
-        let entries = backends
-            .into_iter()
-            .zip(0..)
-            .map(|((backend, weight), index)| Candidate {
-                index,
-                weight,
-                max_concurrency: spec.max_concurrency,
-                backend,
+        let (cursor, signal) = shared;
+        let slow_start_ms = u64::from(spec.slow_start_ms);
+        let warm = everyone
+            .iter()
+            .map(|member| match member.backend.joined_ms() {
+                0 => 0,
+                joined_ms => joined_ms.saturating_add(slow_start_ms),
             });
+        let warm_ms = warm.max().unwrap_or(0);
+        let whole = everyone.iter().map(|member| (member, WARM));
+        let entries = entries(&domains, whole);
         Self {
             name: spec.name.as_str().into(),
-            full: Arc::new(Members {
-                generation,
-                entries: entries.collect(),
-                cursor,
-            }),
+            full: Arc::new(Members::new(generation, entries, cursor)),
+            everyone: everyone.into(),
+            domains: domains.into(),
             partial: ArcSwapOption::empty(),
+            warm_ms,
+            signal,
             spec,
         }
     }
 
-    /// Those who may serve now, without `excluded` (values of [`Candidate::index`], as tried
-    /// before in the same exchange).
+    /// Those who may serve now, without `excluded` (values of [`Member::index`], as tried
+    /// before in the same exchange). A domain is among them as long as one of its backends is.
     ///
     /// Ejections beyond the policy's share are overlooked, latest-ending kept; and if nobody
     /// else is left, all ejected ones serve: a doubtful backend beats a sure refusal. Those
@@ -73,20 +124,25 @@ impl Cluster {
     /// and from the last such one.
     #[must_use]
     pub fn candidates(&self, now_ms: u64, excluded: &[u32]) -> CandidateSet {
-        let everyone = &self.full.entries;
         let (mut serving, mut ejected) = (0_usize, 0_usize);
         let mut generation = self.full.generation;
-        for candidate in everyone {
-            match self.standing(candidate, now_ms, excluded) {
-                Standing::Serving => serving += 1,
+        let warming = now_ms < self.warm_ms;
+        for member in &self.everyone {
+            match self.standing(member, now_ms, excluded) {
+                Standing::Serving => {
+                    serving += 1;
+                    if warming {
+                        generation = at_step(generation, member, self.step(member, now_ms));
+                    }
+                }
                 Standing::Ejected(_) => {
                     ejected += 1;
-                    generation = without(generation, candidate.index);
+                    generation = without(generation, member.index);
                 }
-                Standing::Out => generation = without(generation, candidate.index),
+                Standing::Out => generation = without(generation, member.index),
             }
         }
-        if serving == everyone.len() {
+        if generation == self.full.generation {
             return CandidateSet::new(Arc::clone(&self.full), now_ms);
         }
         let strict = serving > 0 && ejected <= self.ejected_max();
@@ -115,10 +171,10 @@ impl Cluster {
         &self.spec
     }
 
-    /// Every backend, eligible or not, in the order of the configuration.
+    /// Every backend, eligible or not, in the order of the spec.
     #[must_use]
-    pub fn backends(&self) -> &[Candidate] {
-        &self.full.entries
+    pub fn backends(&self) -> &[Member] {
+        &self.everyone
     }
 
     /// Generation of the full set: unique among all clusters of the process.
@@ -127,50 +183,59 @@ impl Cluster {
         self.full.generation
     }
 
+    /// A place among those who wait for a better moment, the most urgent first.
+    #[must_use]
+    pub fn wait(&self, priority: u32) -> Waiting {
+        Waiting::new(Arc::clone(&self.signal), priority)
+    }
+
     /// Builds the set that serves. Looks at everyone anew: counters move meanwhile, and the
     /// generation must tell what is really in the set.
     fn gather(&self, now_ms: u64, excluded: &[u32]) -> Arc<Members> {
-        let everyone = &self.full.entries;
-        let mut picked = Vec::with_capacity(everyone.len());
+        let mut picked = vec![false; self.everyone.len()];
+        let mut serving = 0_usize;
         let mut ejected = Vec::new();
-        for candidate in everyone {
-            match self.standing(candidate, now_ms, excluded) {
-                Standing::Serving => picked.push(candidate.index),
-                Standing::Ejected(for_ms) => ejected.push((for_ms, candidate.index)),
+        for (member, picked) in self.everyone.iter().zip(&mut picked) {
+            match self.standing(member, now_ms, excluded) {
+                Standing::Serving => {
+                    *picked = true;
+                    serving += 1;
+                }
+                Standing::Ejected(for_ms) => ejected.push((for_ms, member.index)),
                 Standing::Out => {}
             }
         }
-        let kept_out = if picked.is_empty() {
-            0
-        } else {
-            self.ejected_max()
-        };
+        let kept_out = if serving == 0 { 0 } else { self.ejected_max() };
         ejected.sort_unstable_by(|one, other| other.cmp(one));
-        picked.extend(ejected.into_iter().skip(kept_out).map(|(_, index)| index));
-        if picked.len() == everyone.len() {
-            return Arc::clone(&self.full);
-        }
-        let mut generation = self.full.generation;
-        let mut entries = Vec::with_capacity(picked.len());
-        for candidate in everyone {
-            if picked.contains(&candidate.index) {
-                entries.push(candidate.clone());
-            } else {
-                generation = without(generation, candidate.index);
+        for (_, index) in ejected.into_iter().skip(kept_out) {
+            if let Some(picked) = picked.get_mut(index as usize) {
+                *picked = true;
             }
         }
-        Arc::new(Members {
-            generation,
-            entries,
-            cursor: Arc::clone(&self.full.cursor),
-        })
+        let mut generation = self.full.generation;
+        let mut kept = Vec::with_capacity(picked.len());
+        for (member, picked) in self.everyone.iter().zip(picked) {
+            if picked {
+                let step = self.step(member, now_ms);
+                generation = at_step(generation, member, step);
+                kept.push((member, step));
+            } else {
+                generation = without(generation, member.index);
+            }
+        }
+        if generation == self.full.generation {
+            return Arc::clone(&self.full);
+        }
+        let entries = entries(&self.domains, kept.into_iter());
+        let cursor = Arc::clone(&self.full.cursor);
+        Arc::new(Members::new(generation, entries, cursor))
     }
 
-    fn standing(&self, candidate: &Candidate, now_ms: u64, excluded: &[u32]) -> Standing {
-        let backend = &candidate.backend;
-        if candidate.weight == 0
+    fn standing(&self, member: &Member, now_ms: u64, excluded: &[u32]) -> Standing {
+        let backend = &member.backend;
+        if member.weight == 0
             || (self.spec.health && backend.health() == Health::Unhealthy)
-            || excluded.contains(&candidate.index)
+            || excluded.contains(&member.index)
         {
             return Standing::Out;
         }
@@ -180,11 +245,60 @@ impl Cluster {
         }
     }
 
+    /// How far it is on its way to full weight, 1..=[`WARM`]: in steps, so that a set stays the
+    /// same for a while.
+    fn step(&self, member: &Member, now_ms: u64) -> u32 {
+        let joined_ms = member.backend.joined_ms();
+        let slow_start_ms = u64::from(self.spec.slow_start_ms);
+        if joined_ms == 0 || now_ms >= joined_ms.saturating_add(slow_start_ms) {
+            return WARM;
+        }
+        let age_ms = now_ms.saturating_sub(joined_ms);
+        let steps = age_ms.saturating_mul(u64::from(WARM)) / slow_start_ms.max(1);
+        u32::try_from(steps).unwrap_or(WARM).clamp(1, WARM)
+    }
+
     fn ejected_max(&self) -> usize {
         let percent = usize::try_from(self.spec.ejection.max_percent.min(100)).unwrap_or(100);
-        let share = self.full.entries.len().saturating_mul(percent) / 100;
+        let share = self.everyone.len().saturating_mul(percent) / 100;
         share.max(usize::from(percent > 0))
     }
+}
+
+/// The domains of the members given, each with its own in order. While one is not at its full
+/// weight all weights are tenths.
+fn entries<'a>(
+    domains: &[Arc<Domain>],
+    members: impl Iterator<Item = (&'a Member, u32)> + Clone,
+) -> Vec<Candidate> {
+    let scale = if { members.clone() }.all(|(_, step)| step == WARM) {
+        1
+    } else {
+        WARM
+    };
+    let mut places: Vec<Option<usize>> = vec![None; domains.len()];
+    let mut entries: Vec<Candidate> = Vec::new();
+    for (member, step) in members {
+        let at = member.domain as usize;
+        let (Some(place), Some(domain)) = (places.get_mut(at), domains.get(at)) else {
+            continue;
+        };
+        let weight = match scale {
+            1 => member.weight,
+            _ => member.weight.saturating_mul(step),
+        };
+        #[allow(clippy::cast_precision_loss, reason = "small numbers")]
+        let warmth = step as f32 / WARM as f32;
+        match place.and_then(|place| entries.get_mut(place)) {
+            Some(entry) => entry.join(weight, warmth, member.clone()),
+            None => {
+                *place = Some(entries.len());
+                let domain = Arc::clone(domain);
+                entries.push(Candidate::new(domain, weight, warmth, member.clone()));
+            }
+        }
+    }
+    entries
 }
 
 enum Standing {
@@ -205,24 +319,41 @@ fn without(generation: u64, index: u32) -> u64 {
     ((mixed ^ (mixed >> 31)) >> 12) | (1 << 52)
 }
 
+/// The generation of a set in which one is at a step below its full weight.
+fn at_step(generation: u64, member: &Member, step: u32) -> u64 {
+    if step == WARM {
+        generation
+    } else {
+        without(generation, member.index | (step << STEP_SHIFT))
+    }
+}
+
+/// Steps to full weight.
+const WARM: u32 = 10;
+/// Above every index: no cluster has 2^28 backends.
+const STEP_SHIFT: u32 = 28;
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
 mod tests {
     use super::*;
     use crate::fleet::Fleet;
+    use crate::load::Figure;
+    use crate::prediction::Demand;
+    use crate::report::Report;
 
     fn cluster(count: usize, max_percent: u32) -> Arc<Cluster> {
-        Fleet::default().cluster(&ClusterSpec {
-            name: "c".into(),
-            endpoints: (0..count).map(|i| (format!("h{i}:80"), 1)).collect(),
-            max_concurrency: 2,
+        let members = (0..count).map(|i| MemberSpec::new(&format!("h{i}:80"), 1));
+        let spec = ClusterSpec {
             ejection: EjectionPolicy {
                 consecutive_failures: 1,
                 base_ms: 100,
                 max_percent,
             },
             health: true,
-        })
+            ..ClusterSpec::new("c", members.collect())
+        };
+        Fleet::default().cluster(&spec, 0)
     }
 
     fn fail(cluster: &Cluster, index: usize, now_ms: u64) {
@@ -232,7 +363,8 @@ mod tests {
 
     fn indices(cluster: &Cluster, now_ms: u64, excluded: &[u32]) -> Vec<u32> {
         let set = cluster.candidates(now_ms, excluded);
-        set.iter().map(|candidate| candidate.index).collect()
+        let members = set.iter().flat_map(Candidate::members);
+        members.map(|member| member.index).collect()
     }
 
     #[test]
@@ -318,10 +450,105 @@ mod tests {
     fn probes_count_only_where_the_spec_wants_them() {
         let fleet = Fleet::default();
         let mut spec = cluster(2, 50).spec().clone();
-        let probed = fleet.cluster(&spec);
+        let probed = fleet.cluster(&spec, 0);
         probed.backends()[0].backend.on_probe(false, 1, 1);
         assert_eq!(indices(&probed, 0, &[]), [1]);
         spec.health = false;
-        assert_eq!(indices(&fleet.cluster(&spec), 0, &[]), [0, 1]);
+        assert_eq!(indices(&fleet.cluster(&spec, 0), 0, &[]), [0, 1]);
+    }
+
+    #[test]
+    fn backends_of_a_domain_are_one_candidate() {
+        let member = |id: &str, domain: &str| MemberSpec {
+            domain: domain.into(),
+            ..MemberSpec::new(id, 2)
+        };
+        let members = vec![
+            member("a", "x"),
+            member("b", ""),
+            member("c", "x"),
+            member("d", "x"),
+        ];
+        let all = Fleet::default().cluster(&ClusterSpec::new("c", members), 0);
+        let set = all.candidates(0, &[]);
+        let ids: Vec<&str> = set.iter().map(|one| one.id().as_ref()).collect();
+        assert_eq!(ids, ["x", "b"]);
+        assert_eq!(
+            (set.at(0).unwrap().weight(), set.at(1).unwrap().weight()),
+            (6, 2)
+        );
+        let turns: Vec<u32> = (0..6)
+            .map(|_| set.at(0).unwrap().reserve().unwrap().0)
+            .collect();
+        assert_eq!(turns, [0, 2, 3, 0, 2, 3], "one after the other");
+        let fewer = all.candidates(0, &[0, 3]);
+        assert_eq!(fewer.len(), 2);
+        assert_eq!(fewer.at(1).unwrap().reserve().unwrap().0, 2);
+        assert_eq!(all.candidates(0, &[0, 2, 3]).len(), 1, "all of it is tried");
+    }
+
+    #[test]
+    fn figures_of_a_domain_are_sums_means_and_the_latest() {
+        let members = ["a", "b"].map(|id| MemberSpec {
+            domain: "x".into(),
+            ..MemberSpec::new(id, 1)
+        });
+        let all = Fleet::default().cluster(&ClusterSpec::new("c", members.into()), 0);
+        let reports = [(0, 10, 5, 3, 1_000), (1, 20, 7, 9, 3_000)];
+        for (at, at_ms, queued, running, rtt_us) in reports {
+            let backend = &all.backends()[at].backend;
+            backend.record_rtt_us(rtt_us);
+            let report = Report {
+                running,
+                queued,
+                queued_input_tokens: 100,
+                slots: 8 + running,
+                kv_free_tokens: u64::from(running),
+                input_tps: 50.0,
+                max_output_tps: running as f32,
+                ..Report::default()
+            };
+            backend.report(&report, at_ms);
+        }
+        let set = all.candidates(30, &[]);
+        let _held = set.at(0).unwrap().reserve().unwrap();
+        let load = set.load_at(0).unwrap();
+        assert_eq!((load.queued, load.queued_input_tokens), (12, 200), "sums");
+        assert_eq!((load.running, load.slots, load.kv_free_tokens), (10, 17, 9));
+        assert_eq!(
+            (load.rtt_us, load.age_ms),
+            (2_000, 10),
+            "the mean, the latest"
+        );
+        assert!((load.input_tps - 100.0).abs() < 0.1 && (load.max_output_tps - 9.0).abs() < 0.1);
+        let column = set.column(Figure::Running, &Demand::default());
+        assert_eq!(column, [10.0]);
+    }
+
+    #[test]
+    fn a_backend_that_joins_starts_slowly() {
+        let fleet = Fleet::default();
+        let spec = |ids: &[&str]| ClusterSpec {
+            slow_start_ms: 10_000,
+            ..ClusterSpec::new("c", ids.iter().map(|id| MemberSpec::new(id, 3)).collect())
+        };
+        let first = fleet.cluster(&spec(&["a", "b"]), 1_000);
+        let weights = |cluster: &Cluster, now_ms| -> Vec<u32> {
+            let set = cluster.candidates(now_ms, &[]);
+            set.iter().map(Candidate::weight).collect()
+        };
+        assert_eq!(weights(&first, 1_000), [3, 3], "nobody was there before");
+        let more = fleet.cluster(&spec(&["a", "b", "c"]), 5_000);
+        for (now_ms, expected) in [(5_000, 3), (6_000, 3), (7_500, 6), (14_900, 27)] {
+            assert_eq!(weights(&more, now_ms), [30, 30, expected], "at {now_ms}");
+        }
+        assert_eq!(weights(&more, 15_000), [3, 3, 3]);
+        let (early, same) = (more.candidates(7_000, &[]), more.candidates(7_900, &[]));
+        assert!(early.shares(&same), "the same for a step");
+        assert_ne!(early.generation(), more.candidates(8_000, &[]).generation());
+        assert_eq!(
+            weights(&more, 7_000).len(),
+            more.candidates(7_000, &[]).len()
+        );
     }
 }

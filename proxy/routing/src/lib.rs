@@ -7,14 +7,36 @@
 mod fleet;
 
 mod backend;
-mod candidates;
-mod cluster;
+mod ejection;
 mod health;
-mod load;
+mod pending;
+mod report;
+mod reservation;
 
-pub use backend::{Backend, EjectionPolicy, Reservation};
-pub use candidates::{Candidate, CandidateSet};
-pub use cluster::{Cluster, ClusterSpec};
+mod cluster;
+mod signal;
+
+mod candidate;
+mod candidates;
+mod load;
+mod prediction;
+mod prefixed_hash;
+mod rendezvous;
+mod ring;
+
+mod last_domain;
+
+pub use backend::Backend;
+pub use candidate::{Candidate, Member};
+pub use candidates::CandidateSet;
+pub use cluster::{Cluster, ClusterSpec, MemberSpec};
+pub use ejection::EjectionPolicy;
 pub use fleet::Fleet;
 pub use health::{Health, HealthState};
-pub use load::{Figure, Load, Report};
+pub use last_domain::{LastDomains, Session};
+pub use load::{Figure, Load};
+pub use prediction::{Demand, Outlook};
+pub use rendezvous::Weighting;
+pub use report::{QueueTimes, Report};
+pub use reservation::Reservation;
+pub use signal::{Changed, Waiting};

@@ -1,0 +1,216 @@
+//! xxh3 of many byte strings that begin alike: the work on the beginning is done once.
+//!
+//! Routing by a key hashes that key with each candidate's name. Of 200 bytes all but the last 20
+//! are the same for all of them.
+
+use xxhash_rust::const_xxh3::const_custom_default_secret;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Hashes `prefix || tail` for one prefix and many tails; equal to `xxh3_64` of the whole.
+#[derive(Debug)]
+pub(crate) struct PrefixedHash {
+    /// The prefix, and room for a tail where both have to lie side by side.
+    bytes: Vec<u8>,
+    prefix: usize,
+    /// Pieces of 16 bytes in `sum`, of the first 128 bytes: for up to 240 bytes in all.
+    pieces: usize,
+    sum: u64,
+    /// The same of those behind.
+    late_pieces: usize,
+    late_sum: u64,
+    /// Stripes of 64 bytes in `lanes`: for more.
+    stripes: usize,
+    lanes: [u64; 8],
+}
+
+impl PrefixedHash {
+    pub(crate) fn new(prefix: &[u8]) -> Self {
+        let mut bytes = Vec::with_capacity(prefix.len() + TAIL_CAPACITY);
+        bytes.extend_from_slice(prefix);
+        let whole = Joined { prefix, tail: &[] };
+        let pieces = (prefix.len() / 16).min(8);
+        let sum = (0..pieces).fold(0_u64, |sum, piece| {
+            sum.wrapping_add(whole.mix(piece * 16, piece * 16))
+        });
+        let late_pieces = (prefix.len() / 16).clamp(8, 15);
+        let late_sum = (8..late_pieces).fold(0_u64, |sum, piece| {
+            sum.wrapping_add(whole.mix(piece * 16, (piece - 8) * 16 + 3))
+        });
+        // One stripe less than there are: the last one of a whole is treated differently.
+        let stripes = (prefix.len().saturating_sub(1) / 64).min(STRIPES_MAX);
+        let mut lanes = LANES;
+        for stripe in 0..stripes {
+            whole.accumulate(&mut lanes, stripe * 64, stripe * 8);
+        }
+        Self {
+            bytes,
+            prefix: prefix.len(),
+            pieces,
+            sum,
+            late_pieces,
+            late_sum,
+            stripes,
+            lanes,
+        }
+    }
+
+    /// The hash with this tail. One of at least 8 bytes is read where it lies: bytes that were
+    /// copied just now cannot be read as other words without waiting for them.
+    #[inline]
+    pub(crate) fn of(&mut self, tail: &[u8]) -> u64 {
+        let length = self.prefix + tail.len();
+        if (129..=1024).contains(&length) && self.prefix >= 8 && tail.len() >= 8 {
+            let whole = Joined {
+                prefix: self.bytes.get(..self.prefix).unwrap_or_default(),
+                tail,
+            };
+            return if length <= 240 {
+                self.middle(&whole, length)
+            } else {
+                self.long(&whole, length)
+            };
+        }
+        self.bytes.extend_from_slice(tail);
+        let hash = xxh3_64(&self.bytes);
+        self.bytes.truncate(self.prefix);
+        hash
+    }
+
+    fn middle(&self, whole: &Joined<'_>, length: usize) -> u64 {
+        let mut sum = (length as u64)
+            .wrapping_mul(PRIME64_1)
+            .wrapping_add(self.sum);
+        for piece in self.pieces..8 {
+            sum = sum.wrapping_add(whole.mix(piece * 16, piece * 16));
+        }
+        sum = avalanche(sum).wrapping_add(self.late_sum);
+        for piece in self.late_pieces..length / 16 {
+            sum = sum.wrapping_add(whole.mix(piece * 16, (piece - 8) * 16 + 3));
+        }
+        avalanche(sum.wrapping_add(whole.mix(length - 16, 119)))
+    }
+
+    fn long(&self, whole: &Joined<'_>, length: usize) -> u64 {
+        let mut lanes = self.lanes;
+        for stripe in self.stripes..(length - 1) / 64 {
+            whole.accumulate(&mut lanes, stripe * 64, stripe * 8);
+        }
+        whole.accumulate(&mut lanes, length - 64, 121);
+        let mut sum = (length as u64).wrapping_mul(PRIME64_1);
+        for (pair, at) in lanes.chunks_exact(2).zip((11..).step_by(16)) {
+            if let [one, other] = *pair {
+                let (one, other) = (one ^ word(&SECRET, at), other ^ word(&SECRET, at + 8));
+                sum = sum.wrapping_add(fold(one, other));
+            }
+        }
+        avalanche(sum)
+    }
+}
+
+/// Two strings read as one.
+struct Joined<'a> {
+    prefix: &'a [u8],
+    tail: &'a [u8],
+}
+
+impl Joined<'_> {
+    /// Eight bytes of the whole.
+    #[inline]
+    fn word(&self, at: usize) -> u64 {
+        let prefix = self.prefix.len();
+        if at >= prefix {
+            return word(self.tail, at - prefix);
+        }
+        match prefix - at {
+            here @ 1..8 => {
+                let last = word(self.prefix, prefix - 8) >> (8 * (8 - here));
+                last | word(self.tail, 0) << (8 * here)
+            }
+            _ => word(self.prefix, at),
+        }
+    }
+
+    /// Sixteen bytes against sixteen of the secret.
+    #[inline]
+    fn mix(&self, at: usize, secret_at: usize) -> u64 {
+        fold(
+            self.word(at) ^ word(&SECRET, secret_at),
+            self.word(at + 8) ^ word(&SECRET, secret_at + 8),
+        )
+    }
+
+    #[inline]
+    fn accumulate(&self, lanes: &mut [u64; 8], at: usize, secret_at: usize) {
+        let mut words = [0_u64; 8];
+        for (word, offset) in words.iter_mut().zip((0..).step_by(8)) {
+            *word = self.word(at + offset);
+        }
+        for (pair, lanes) in words.chunks_exact(2).zip(lanes.chunks_exact_mut(2)) {
+            if let ([one, other], [lane, next]) = (pair, lanes) {
+                *lane = lane.wrapping_add(*other);
+                *next = next.wrapping_add(*one);
+            }
+        }
+        for ((lane, word_), offset) in lanes.iter_mut().zip(words).zip((0..).step_by(8)) {
+            let keyed = word_ ^ word(&SECRET, secret_at + offset);
+            *lane = lane.wrapping_add((keyed & 0xffff_ffff).wrapping_mul(keyed >> 32));
+        }
+    }
+}
+
+/// The halves of the product, laid over each other.
+#[inline]
+#[allow(clippy::cast_possible_truncation, reason = "the halves are meant")]
+fn fold(one: u64, other: u64) -> u64 {
+    let product = u128::from(one) * u128::from(other);
+    product as u64 ^ (product >> 64) as u64
+}
+
+#[inline]
+fn avalanche(sum: u64) -> u64 {
+    let mixed = (sum ^ (sum >> 37)).wrapping_mul(0x1656_6791_9e37_79f9);
+    mixed ^ (mixed >> 32)
+}
+
+/// Eight bytes; those that do not exist are 0, which no caller asks for.
+#[inline]
+fn word(bytes: &[u8], at: usize) -> u64 {
+    let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
+    found.copied().map_or(0, u64::from_le_bytes)
+}
+
+/// The secret of the algorithm with seed 0.
+static SECRET: [u8; 192] = const_custom_default_secret(0);
+const PRIME64_1: u64 = 0x9e37_79b1_85eb_ca87;
+/// What the lanes start from: primes of the algorithm.
+const LANES: [u64; 8] = [
+    0xc2b2_ae3d,
+    PRIME64_1,
+    0xc2b2_ae3d_27d4_eb4f,
+    0x1656_67b1_9e37_79f9,
+    0x85eb_ca77_c2b2_ae63,
+    0x85eb_ca77,
+    0x27d4_eb2f_1656_67c5,
+    0x9e37_79b1,
+];
+/// Stripes of the first kilobyte; beyond it the algorithm does more.
+const STRIPES_MAX: usize = 15;
+const TAIL_CAPACITY: usize = 128;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_the_hash_of_the_whole() {
+        let bytes: Vec<u8> = (0..1_200_u32).map(|n| (n * 31 + n / 7) as u8).collect();
+        for prefix in (0..1_100).step_by(7).chain([16, 64, 128, 129, 240, 1024]) {
+            let mut hash = PrefixedHash::new(&bytes[..prefix]);
+            for tail in [0, 1, 8, 15, 16, 17, 23, 40, 64, 65, 90] {
+                let whole = &bytes[..prefix + tail];
+                let found = hash.of(&bytes[prefix..prefix + tail]);
+                assert_eq!(found, xxh3_64(whole), "{prefix} and {tail}");
+            }
+        }
+    }
+}
