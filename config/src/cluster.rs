@@ -49,6 +49,9 @@ pub struct ClusterTable {
     pub ejection: EjectionTable,
     /// Requests at once per endpoint; 0: no limit.
     pub max_concurrency: u32,
+    /// How long an endpoint that joins a serving cluster takes to its full weight, in
+    /// milliseconds; 0: none.
+    pub slow_start_ms: u32,
 }
 
 /// Which failures of an endpoint may be followed by sending the request again.
@@ -169,6 +172,7 @@ impl ClusterTable {
             health: table.optional("health", |f| f.table().map(HealthTable::read)),
             ejection: table.below("ejection", EjectionTable::default(), EjectionTable::read),
             max_concurrency: table.or("max_concurrency", 0, |f| f.integer(0..=1_000_000)),
+            slow_start_ms: table.or("slow_start_ms", 10_000, |f| f.integer(0..=3_600_000)),
         };
         if read.api_key.is_some() && read.pass_authorization {
             let message = "the caller's key and `api_key` cannot both be sent".into();

@@ -26,7 +26,7 @@ use weir_pipeline::ledger::Ledger;
 use weir_pipeline::principal::Principal;
 use weir_pipeline::verdict::StreamEvent;
 use weir_pipeline::view::RequestView;
-use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
+use weir_routing::{Cluster, ClusterSpec, Fleet, MemberSpec};
 
 criterion_group! {
     name = phases;
@@ -176,15 +176,7 @@ impl Bench {
             value: "conversation-1".to_owned(),
             hash: 7,
         }];
-        let cluster = Fleet::new().cluster(&ClusterSpec {
-            name: "bench".to_owned(),
-            endpoints: (0..8)
-                .map(|n| (format!("127.0.0.1:{}", 9000 + n), 1))
-                .collect(),
-            max_concurrency: 0,
-            ejection: EjectionPolicy::default(),
-            health: false,
-        });
+        let cluster = cluster(8);
         Box::new(Facts {
             id: 1,
             request_id: Arc::from("bench"),
@@ -210,12 +202,19 @@ impl Bench {
             attributes: Attributes::default(),
             scratch: Vec::new(),
             candidates: Some(cluster.candidates(Services::now_ms(), &[])),
+            affinity: None,
+            session: weir_routing::Session::Unknown,
             excluded: Vec::new(),
             response: None,
             ledger: Arc::new(Ledger::default()),
             filter_ns: 0,
         })
     }
+}
+
+fn cluster(backends: u32) -> Arc<Cluster> {
+    let members = (0..backends).map(|n| MemberSpec::new(&format!("127.0.0.1:{}", 9000 + n), 1));
+    Fleet::new().cluster(&ClusterSpec::new("bench", members.collect()), 0)
 }
 
 fn principal(services: &Services) -> Principal {

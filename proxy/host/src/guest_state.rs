@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use weir_config::{FilterLimits, Grants, WasiGrant};
 use weir_pipeline::facts::Facts;
 use weir_pipeline::principal::Principal;
+use weir_routing::KeyHashes;
 
 use crate::capability::metrics::FilterMetrics;
 use crate::capability::state::StateHandles;
@@ -128,6 +129,8 @@ pub(crate) struct GuestState {
     pub(crate) log_left: u32,
     /// Header names by interned id; `None` = not granted.
     pub(crate) header_names: Vec<(u32, Option<HeaderName>)>,
+    /// The key that was ranked last, for the next question about it.
+    pub(crate) key_hashes: KeyHashes,
     /// Open stores and limiters.
     pub(crate) handles: StateHandles,
     /// Series of this filter.
@@ -151,6 +154,7 @@ impl GuestState {
             side_effects: false,
             wasi,
             header_names: Vec::new(),
+            key_hashes: KeyHashes::default(),
             handles: StateHandles::default(),
         }
     }

@@ -201,6 +201,8 @@ pub(crate) fn facts(deed: Deed) -> Box<Facts> {
         attributes: weir_pipeline::attributes::Attributes::default(),
         scratch: Vec::new(),
         candidates: None,
+        affinity: None,
+        session: weir_routing::Session::Unknown,
         excluded: Vec::new(),
         response: None,
         ledger: Arc::new(Ledger::default()),

@@ -93,6 +93,8 @@ fn facts(session_keys: Vec<SessionKey>, scratch: Scratch<'_>) -> Box<Facts> {
         attributes: Attributes::default(),
         scratch: scratch.iter().map(private).collect(),
         candidates: None,
+        affinity: None,
+        session: weir_routing::Session::Unknown,
         excluded: Vec::new(),
         response: None,
         ledger: Arc::new(Ledger::default()),

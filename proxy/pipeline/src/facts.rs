@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, StatusCode};
-use weir_routing::CandidateSet;
+use weir_routing::{CandidateSet, Demand, Session};
 
 use crate::attributes::Attributes;
 use crate::ledger::Ledger;
 use crate::principal::Principal;
 use crate::settings::ModelSettings;
+use crate::verdict::Affinity;
 use crate::view::RequestView;
 
 /// How the caller's bytes came in.
@@ -111,6 +112,10 @@ pub struct Facts {
     pub scratch: Vec<(Arc<str>, Vec<u8>)>,
     /// The backends to choose from; present in the route phase only.
     pub candidates: Option<CandidateSet>,
+    /// What keeps the conversation together, if anything does; set before the route phase.
+    pub affinity: Option<Arc<Affinity>>,
+    /// Who served the conversation last; set before the route phase.
+    pub session: Session,
     /// Positions already tried.
     pub excluded: Vec<u32>,
     /// The upstream's answer; present in response phases only.
@@ -136,6 +141,15 @@ impl Facts {
         match self.scratch.iter_mut().find(|(name, _)| name == filter) {
             Some(entry) => entry.1 = bytes,
             None => self.scratch.push((filter.clone(), bytes)),
+        }
+    }
+
+    /// What the exchange asks of whoever serves it.
+    #[must_use]
+    pub fn demand(&self) -> Demand {
+        Demand {
+            input_tokens: u64::from(self.view.est_input_tokens),
+            priority: self.view.priority.unwrap_or(u32::MAX),
         }
     }
 

@@ -13,6 +13,14 @@ use crate::prefixed_hash::PrefixedHash;
 use crate::rendezvous::{Best, Weighting, score};
 use crate::ring::{Ring, append_sized};
 
+/// The hashes of one key with every candidate of a set: the dear part of a ranking.
+#[derive(Debug, Default)]
+pub struct KeyHashes {
+    generation: u64,
+    prefix: Vec<u8>,
+    hashes: Vec<u64>,
+}
+
 /// The members of a set, shared by all exchanges that see the same ones.
 #[derive(Debug)]
 pub(crate) struct Members {
@@ -178,6 +186,9 @@ impl CandidateSet {
     /// The same for a key of bytes, among `among` (empty = all): the hash of a candidate is
     /// `xxh3_64(prefix || len as u64 LE || id)` with the name of its domain, so `prefix` is the
     /// key and whatever marks the field of the name.
+    ///
+    /// `known` keeps the hashes for the next question about the same key, be it of another
+    /// exchange.
     #[must_use]
     pub fn rendezvous_by(
         &self,
@@ -185,9 +196,22 @@ impl CandidateSet {
         weighting: Weighting,
         among: &[u32],
         n: usize,
+        known: &mut KeyHashes,
     ) -> Vec<u32> {
-        let mut prefixed = PrefixedHash::new(prefix);
-        let hash = |position, _: &Candidate| prefixed.of(self.members.field(position));
+        if known.generation != self.generation() || known.prefix != prefix {
+            let mut prefixed = PrefixedHash::new(prefix);
+            let all = 0..u32::try_from(self.len()).unwrap_or(u32::MAX);
+            let hashes = all.map(|position| prefixed.of(self.members.field(position)));
+            known.hashes.clear();
+            known.hashes.extend(hashes);
+            known.prefix.clear();
+            known.prefix.extend_from_slice(prefix);
+            known.generation = self.generation();
+        }
+        let hash = |position: u32, _: &Candidate| {
+            let known = known.hashes.get(position as usize);
+            known.copied().unwrap_or_default()
+        };
         self.ranking(hash, weighting, among, n)
     }
 

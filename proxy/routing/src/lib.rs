@@ -28,7 +28,7 @@ mod last_domain;
 
 pub use backend::Backend;
 pub use candidate::{Candidate, Member};
-pub use candidates::CandidateSet;
+pub use candidates::{CandidateSet, KeyHashes};
 pub use cluster::{Cluster, ClusterSpec, MemberSpec};
 pub use ejection::EjectionPolicy;
 pub use fleet::Fleet;

@@ -19,7 +19,7 @@ use weir_pipeline::correction::Corrections;
 use weir_pipeline::filter::Filter;
 use weir_pipeline::intern::NameId;
 use weir_pipeline::settings::ModelSettings;
-use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
+use weir_routing::{ClusterSpec, EjectionPolicy, Fleet, MemberSpec};
 
 use crate::builtin;
 use crate::key_sets;
@@ -471,18 +471,21 @@ fn upstream(
     };
     let spec = ClusterSpec {
         name: name.to_owned(),
-        endpoints: table
+        members: table
             .endpoints
             .iter()
-            .map(|endpoint| (endpoint.address.clone(), endpoint.weight))
+            .map(|endpoint| MemberSpec {
+                max_concurrency: table.max_concurrency,
+                ..MemberSpec::new(&endpoint.address, endpoint.weight)
+            })
             .collect(),
-        max_concurrency: table.max_concurrency,
         ejection,
         health: table.health.is_some(),
+        slow_start_ms: table.slow_start_ms,
     };
     Upstream {
         name: Arc::from(name),
-        cluster: fleet.cluster(&spec),
+        cluster: fleet.cluster(&spec, weir_host::Services::now_ms()),
         targets,
         credential,
         pass_authorization: table.pass_authorization,

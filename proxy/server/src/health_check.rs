@@ -9,7 +9,7 @@ use pingora::http::RequestHeader;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use weir_config::HealthTable;
-use weir_routing::Candidate;
+use weir_routing::Member;
 
 use crate::runtime::Runtime;
 use crate::snapshot::Upstream;
@@ -58,7 +58,7 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
 async fn probe(
     runtime: Arc<Runtime>,
     upstream: Arc<Upstream>,
-    candidate: Candidate,
+    candidate: Member,
     health: HealthTable,
 ) {
     let limit = Duration::from_millis(health.timeout_ms);
@@ -75,7 +75,7 @@ async fn probe(
 
 /// Whether the backend answers the path with 2xx. Connections are not kept: a probe also asks
 /// whether new ones are accepted.
-async fn ask(runtime: &Runtime, upstream: &Upstream, candidate: &Candidate, path: &str) -> bool {
+async fn ask(runtime: &Runtime, upstream: &Upstream, candidate: &Member, path: &str) -> bool {
     let Some(target) = upstream.targets.get(candidate.index as usize) else {
         return false;
     };

@@ -11,7 +11,7 @@ use weir_host::{
     OUTBOUND_BODY_BYTES_MAX, Outbound, OutboundAnswer, OutboundError, OutboundRequest,
     OutboundResponse,
 };
-use weir_routing::Reservation;
+use weir_routing::{Candidate, Reservation};
 
 use crate::runtime::Runtime;
 use crate::snapshot::{Target, Upstream};
@@ -89,7 +89,7 @@ fn reserve(runtime: &Runtime, upstream: &Upstream, tried: &[u32]) -> Option<(u32
     let start = candidates.next_cursor();
     (0..count)
         .filter_map(|step| candidates.at(u32::try_from(start.wrapping_add(step) % count).ok()?))
-        .find_map(|candidate| Some((candidate.index, candidate.reserve()?)))
+        .find_map(Candidate::reserve)
 }
 
 fn head(request: &OutboundRequest, upstream: &Upstream, target: &Target) -> Option<RequestHeader> {

@@ -12,7 +12,7 @@ use pingora::{Error, ErrorSource, ErrorType};
 use weir_dialect::Api;
 use weir_pipeline::facts::{ResponseFacts, Transport};
 use weir_pipeline::verdict::{Choice, End};
-use weir_routing::Reservation;
+use weir_routing::{Candidate, Reservation};
 
 use crate::request::exchange::Exchange;
 use crate::request::headers::{self, X_REQUEST_ID};
@@ -141,7 +141,7 @@ impl Passage {
         }
         (0..count)
             .filter_map(|step| candidates.at(u32::try_from((start + step) % count).unwrap_or(0)))
-            .find_map(|candidate| Some((candidate.index, candidate.reserve()?)))
+            .find_map(Candidate::reserve)
             .ok_or_else(|| Refusal::overloaded(name))
     }
 

@@ -1,7 +1,7 @@
 //! The builder of a scripted exchange.
 
 use super::world::{self, FakeLimiter, World};
-use crate::candidates::{Backend, Load};
+use crate::candidates::{Backend, Figure, Load, Session};
 use crate::host::Level;
 use crate::http_client::{Request, Response};
 use crate::lifecycle::{self, ConfigError, Filter};
@@ -18,8 +18,8 @@ use crate::types::{
 #[derive(Default)]
 pub struct Exchange {
     world: World,
-    est_input_tokens: u32,
     max_output_tokens: u32,
+    traits: Option<Traits>,
     attempt: u16,
     endpoint: Option<Endpoint>,
 }
@@ -148,7 +148,7 @@ impl Exchange {
     /// given).
     #[must_use]
     pub fn tokens(mut self, est_input: u32, max_output: u32) -> Self {
-        self.est_input_tokens = est_input;
+        self.world.est_input_tokens = est_input;
         self.max_output_tokens = max_output;
         self
     }
@@ -157,13 +157,44 @@ impl Exchange {
     #[must_use]
     pub fn candidates(mut self, candidates: impl IntoIterator<Item = (Backend, Load)>) -> Self {
         (self.world.backends, self.world.loads) = candidates.into_iter().unzip();
+        self.world.set = None;
         self
+    }
+
+    /// What is known of the request beside its scalars.
+    #[must_use]
+    pub fn traits(mut self, traits: Traits) -> Self {
+        self.traits = Some(traits);
+        self
+    }
+
+    /// Sets one live figure of one candidate, also between runs; the others that follow from it
+    /// follow.
+    pub fn set_figure(&mut self, index: u32, figure: Figure, value: f64) {
+        let same = |(at, which, _): &(u32, Figure, f64)| *at == index && *which == figure;
+        self.world.figures.retain(|known| !same(known));
+        self.world.figures.push((index, figure, value));
+        if matches!(figure, Figure::InputTps | Figure::MaxInputTps) {
+            self.world.set = None;
+        }
+    }
+
+    /// The affinity key that a filter derived, for `candidates::affinity_key`; its hash is an
+    /// argument of [`Exchange::routing`].
+    pub fn set_affinity_key(&mut self, key: Option<&str>) {
+        self.world.affinity_key = key.map(str::to_owned);
+    }
+
+    /// Who served the conversation last.
+    pub fn set_session(&mut self, session: Session) {
+        self.world.session = session;
     }
 
     /// Changes the live figures of one candidate between runs.
     pub fn set_load(&mut self, index: usize, load: Load) {
         if let Some(slot) = self.world.loads.get_mut(index) {
             *slot = load;
+            self.world.set = None;
         }
     }
 
@@ -228,7 +259,7 @@ impl Exchange {
     pub fn view(&self) -> RequestView {
         RequestView {
             endpoint: self.endpoint.unwrap_or(Endpoint::ChatCompletions),
-            traits: Traits::empty(),
+            traits: self.traits.unwrap_or(Traits::empty()),
             routing_key: world::intern(&self.world.function),
             model: world::intern(&self.world.model),
             principal: self
@@ -237,7 +268,7 @@ impl Exchange {
                 .as_ref()
                 .map_or(0, |who| world::intern(&who.subject)),
             session_hash: self.world.session_keys.first().map_or(0, |key| key.hash),
-            est_input_tokens: self.est_input_tokens,
+            est_input_tokens: self.world.est_input_tokens,
             max_output_tokens: self.max_output_tokens,
             body_bytes: u32::try_from(self.world.body.len()).unwrap_or(u32::MAX),
             attempt: self.attempt,

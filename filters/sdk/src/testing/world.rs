@@ -4,7 +4,9 @@ use std::cell::RefCell;
 use std::collections::{HashMap, VecDeque};
 
 use super::buckets::Bucket;
-use crate::candidates::{Backend, Load};
+use weir_routing::{CandidateSet, KeyHashes};
+
+use crate::candidates::{Backend, Figure, Load, Session};
 use crate::exchange::ExchangeMeta;
 use crate::host::Level;
 use crate::http_client::{Request, Response};
@@ -44,6 +46,13 @@ pub(crate) struct World {
     pub(crate) plaintext: Vec<String>,
     pub(crate) backends: Vec<Backend>,
     pub(crate) loads: Vec<Load>,
+    pub(crate) figures: Vec<(u32, Figure, f64)>,
+    /// What the fake host made of the three above.
+    pub(crate) set: Option<CandidateSet>,
+    pub(crate) key_hashes: KeyHashes,
+    pub(crate) affinity_key: Option<String>,
+    pub(crate) session: Session,
+    pub(crate) est_input_tokens: u32,
     pub(crate) excluded: Vec<u32>,
     pub(crate) cursor: u64,
     pub(crate) random: VecDeque<u64>,
@@ -87,6 +96,12 @@ impl Default for World {
             plaintext: Vec::new(),
             backends: Vec::new(),
             loads: Vec::new(),
+            figures: Vec::new(),
+            set: None,
+            key_hashes: KeyHashes::default(),
+            affinity_key: None,
+            session: Session::Unknown,
+            est_input_tokens: 0,
             excluded: Vec::new(),
             cursor: 0,
             random: VecDeque::new(),

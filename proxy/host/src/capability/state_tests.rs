@@ -49,6 +49,8 @@ fn facts() -> Box<Facts> {
         attributes: Attributes::default(),
         scratch: Vec::new(),
         candidates: None,
+        affinity: None,
+        session: weir_routing::Session::Unknown,
         excluded: Vec::new(),
         response: None,
         ledger: Arc::default(),

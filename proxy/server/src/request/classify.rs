@@ -159,6 +159,8 @@ pub(crate) fn facts(exchange: &Exchange, downstream: &ServerSession, body: &Byte
         attributes: Attributes::default(),
         scratch: Vec::new(),
         candidates: None,
+        affinity: None,
+        session: weir_routing::Session::Unknown,
         excluded: Vec::new(),
         response: None,
         ledger: Arc::clone(&exchange.ledger),

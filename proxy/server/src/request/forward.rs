@@ -10,7 +10,7 @@ use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use tokio::time::{Instant, sleep};
 use weir_config::Resend;
 use weir_pipeline::verdict::{Choice, End};
-use weir_routing::{CandidateSet, Reservation};
+use weir_routing::{Candidate, CandidateSet, Demand, Reservation};
 
 use crate::request::exchange::Exchange;
 use crate::request::patience::{CallerGone, while_waiting};
@@ -201,6 +201,7 @@ async fn rank(
     let chain = exchange.chain().ok_or_else(Refusal::internal)?;
     let mut facts = exchange.take_facts()?;
     facts.candidates = Some(candidates.clone());
+    facts.affinity.clone_from(&exchange.affinity);
     facts.view.attempt = exchange.progress.tries;
     facts.view.traits.retry_attempt = exchange.progress.tries > 0;
     let (mut facts, result) = chain.route(facts, affinity_hash).await;
@@ -222,7 +223,7 @@ fn reserve(
         .copied()
         .chain(rest)
         .filter_map(|position| candidates.at(position))
-        .find_map(|candidate| Some((candidate.index, candidate.reserve()?)))
+        .find_map(Candidate::reserve)
         .ok_or_else(|| Refusal::overloaded(&upstream.name))
 }
 
@@ -247,11 +248,9 @@ async fn attempt(
     exchange.progress.usage_final = false;
     exchange.progress.output_bytes = 0;
     exchange.progress.first_byte_at = None;
-    let input = exchange
-        .call
-        .as_ref()
-        .map_or(0, |call| u64::from(call.peek.est_input_tokens));
-    reservation.await_input(input);
+    let facts = exchange.facts.as_ref();
+    let demand = facts.map_or_else(Demand::default, |facts| facts.demand());
+    reservation.await_input(&demand);
     let runtime = exchange.runtime.clone();
     let asking = pin!(ask(
         &runtime.connector,

@@ -168,7 +168,7 @@ fn decided(got: &mut Got, decision: Decision) {
 }
 
 fn chosen(got: &mut Got, choice: Choice, candidates: Option<&CandidateSet>) {
-    let address = |position| Some(candidates?.at(position)?.backend.id().to_string());
+    let address = |position| Some(candidates?.at(position)?.id().to_string());
     match choice {
         Choice::Abstain => got.outcome = "abstain",
         Choice::Pick(position) => {

@@ -13,7 +13,7 @@ use weir_pipeline::principal::Principal;
 use weir_pipeline::settings::ModelSettings;
 use weir_pipeline::verdict::StreamEvent;
 use weir_pipeline::view::{RequestView, Traits};
-use weir_routing::{CandidateSet, Cluster, ClusterSpec, EjectionPolicy, Fleet, Report};
+use weir_routing::{CandidateSet, Cluster, ClusterSpec, Fleet, MemberSpec, Report};
 
 use crate::cli::filter::cases::{Case, EventRow, PrincipalRow, RequestRow};
 use crate::request::sessions::session_keys;
@@ -63,6 +63,8 @@ pub(crate) fn facts(case: &Case, interner: &Interner) -> Result<Box<Facts>, Stri
         attributes: attributes(row)?,
         scratch: Vec::new(),
         candidates: None,
+        affinity: None,
+        session: weir_routing::Session::Unknown,
         excluded: case.excluded.clone(),
         response: None,
         ledger: Arc::new(Ledger::default()),
@@ -190,17 +192,18 @@ fn principal(row: &PrincipalRow, interner: &Interner) -> Principal {
 /// The backends of a case, with the loads they report. The same backends in a later case are the
 /// same cluster, whose cursor counts on; the caller keeps it alive.
 pub(crate) fn candidates(case: &Case, fleet: &Fleet, now_ms: u64) -> (Arc<Cluster>, CandidateSet) {
-    let cluster = fleet.cluster(&ClusterSpec {
-        name: "test".to_owned(),
-        endpoints: case
+    let spec = ClusterSpec {
+        members: case
             .candidates
             .iter()
-            .map(|row| (row.address.clone(), row.weight))
+            .map(|row| MemberSpec {
+                max_concurrency: case.max_concurrency,
+                ..MemberSpec::new(&row.address, row.weight)
+            })
             .collect(),
-        max_concurrency: case.max_concurrency,
-        ejection: EjectionPolicy::default(),
-        health: false,
-    });
+        ..ClusterSpec::new("test", Vec::new())
+    };
+    let cluster = fleet.cluster(&spec, now_ms);
     for row in &case.candidates {
         let named = cluster
             .backends()
@@ -214,6 +217,7 @@ pub(crate) fn candidates(case: &Case, fleet: &Fleet, now_ms: u64) -> (Arc<Cluste
                 kv_free_tokens: row.kv_free_tokens,
                 input_tps: row.input_tps,
                 output_tps: row.output_tps,
+                ..Report::default()
             };
             candidate.backend.report(&report, now_ms);
         }
