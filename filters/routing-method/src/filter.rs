@@ -1,23 +1,31 @@
 //! Which method decides.
 
 use std::cell::Cell;
-use std::convert::Infallible;
+use std::rc::Rc;
 
 use weir_sdk::candidates::{self, PerGeneration};
-use weir_sdk::exchange::PerSettings;
-use weir_sdk::{Choice, ConfigError, Filter, Manifest, RequestView, Route, Routing};
+use weir_sdk::exchange::Header;
+use weir_sdk::{
+    Choice, ConfigError, Filter, Manifest, RequestView, Route, Routing, Traits, exchange, host,
+};
 
-use crate::config::{Config, PowerOfTwo};
+use crate::config::{Config, Expressions};
+use crate::expression::{self, Class};
 use crate::method::Method;
+use crate::plan::{Plan, Plans};
+use crate::pulsar::Asked;
 use crate::weights::Weights;
-use crate::{power_of_two, random, round_robin, sticky};
+use crate::{
+    admission, groq_multiregion, power_of_two, pulsar, pulsar_multiregion, random, round_robin,
+    sticky,
+};
 
 /// Chooses the backend by the model's routing method.
 pub struct RoutingMethod {
-    default: Method,
-    sticky: bool,
-    power_of_two: PowerOfTwo,
-    methods: PerSettings<Method>,
+    config: Config,
+    /// Set where requests may choose.
+    expression: Option<Header>,
+    plans: Plans,
     weights: PerGeneration<Weights>,
     warned: Cell<bool>,
 }
@@ -29,7 +37,7 @@ impl Filter for RoutingMethod {
     fn manifest() -> Manifest {
         Manifest::new(
             env!("CARGO_PKG_VERSION"),
-            "Chooses the backend: round robin, random, power of two.",
+            "Chooses the backend: round robin, random, power of two, wait and widen, pulsar.",
         )
     }
 
@@ -38,11 +46,14 @@ impl Filter for RoutingMethod {
     }
 
     fn new(config: Config) -> Result<Self, String> {
+        let expression = match config.expressions {
+            Expressions::Never => None,
+            Expressions::Trusted => Some(Header::new("x-routing-method")),
+        };
         Ok(Self {
-            default: Method::parse(&config.default).ok_or("unknown default method")?,
-            sticky: config.sticky,
-            power_of_two: config.power_of_two,
-            methods: PerSettings::new("weir.routing-method"),
+            config,
+            expression,
+            plans: Plans::default(),
             weights: PerGeneration::new(),
             warned: Cell::new(false),
         })
@@ -51,9 +62,19 @@ impl Filter for RoutingMethod {
 
 impl Route for RoutingMethod {
     fn route(&self, request: RequestView, routing: Routing) -> Choice {
-        if routing.candidates == 1 && request.attempt == 0 {
-            // Nothing to choose, so nothing to ask for.
-            return Choice::Pick(0);
+        let expression = self.expression(&request);
+        let plan = match self.plan(&request, expression.as_deref().unwrap_or_default()) {
+            Ok(plan) => plan,
+            Err(class) => return class.refusal().into(),
+        };
+        if request.attempt == 0 {
+            if let Some(refusal) = admission::refusal(&plan.settings, &request, &routing) {
+                return refusal.into();
+            }
+            if routing.candidates == 1 && !plan.method.sees_affinity() {
+                // Nothing to choose, so nothing to ask for.
+                return Choice::Pick(0);
+            }
         }
         let tried = match request.attempt {
             0 => Vec::new(),
@@ -61,28 +82,72 @@ impl Route for RoutingMethod {
         };
         let weights = self.weights.of(&routing, Weights::of);
         let count = routing.candidates;
-        if self.sticky && routing.affinity_hash != 0 {
+        let method = plan.method;
+        if plan.settings.sticky && routing.affinity_hash != 0 && !method.sees_affinity() {
             return sticky::pick(routing.affinity_hash, &weights, count, &tried).into();
         }
-        match self.method(&request) {
-            Method::RoundRobin => round_robin::pick(&weights, count, &tried),
-            Method::Random => random::pick(&weights, count, &tried),
-            Method::PowerOfTwo => power_of_two::pick(self.power_of_two, &weights, count, &tried),
+        let asked = Asked {
+            plan: &plan,
+            request: &request,
+            routing: &routing,
+            weights: &weights,
+            tried: &tried,
+        };
+        match method {
+            Method::RoundRobin => round_robin::pick(&weights, count, &tried).into(),
+            Method::Random => random::pick(&weights, count, &tried).into(),
+            Method::PowerOfTwo => {
+                power_of_two::pick(plan.settings.power_of_two, &weights, count, &tried).into()
+            }
+            Method::GroqMultiregion => groq_multiregion::choose(&plan, &routing, &weights, &tried),
+            Method::Pulsar => pulsar::choose(&asked),
+            Method::PulsarMultiregion => pulsar_multiregion::choose(&asked),
         }
-        .into()
     }
 }
 
 impl RoutingMethod {
-    /// The model's method, else the default.
-    fn method(&self, request: &RequestView) -> Method {
-        let Ok(method) = self.methods.of(request, |name| {
-            Ok::<_, Infallible>(name.map_or(self.default, |name| self.named(&name)))
-        });
-        method
+    /// What the request says of its method, if it may.
+    fn expression(&self, request: &RequestView) -> Option<String> {
+        let value = self.expression?.value()?;
+        let trusted = request.traits.contains(Traits::INTERNAL_TRAFFIC)
+            || exchange::principal()
+                .is_some_and(|caller| caller.scopes.contains(&self.config.expression_scope));
+        if !trusted || value.is_empty() {
+            return None;
+        }
+        if value.len() > expression::EXPRESSION_BYTES_MAX {
+            // Too long to be kept, and wrong whatever it says.
+            return Some(",".to_owned());
+        }
+        Some(String::from_utf8(value).unwrap_or_else(|_| ",".to_owned()))
     }
 
-    fn named(&self, name: &str) -> Method {
+    fn plan(&self, request: &RequestView, expression: &str) -> Result<Rc<Plan>, Class> {
+        self.plans.of(request, expression, |named| {
+            let (method, settings) = self.configured(request, named);
+            let (method, settings) = match expression {
+                "" => (method, settings),
+                expression => expression::apply(expression, &settings)?,
+            };
+            Ok(Plan::new(method, settings, request))
+        })
+    }
+
+    /// What the configuration says of a model: the method it names, else the table's, and the
+    /// table with what is different for the model.
+    fn configured(&self, request: &RequestView, named: Option<String>) -> (Method, Config) {
+        let [function, model] = [request.routing_key, request.model].map(host::name_of);
+        let changes = self.config.for_model(&function, &model);
+        let settings = changes
+            .and_then(|changes| self.config.changed(changes).ok())
+            .unwrap_or_else(|| self.config.clone());
+        let default = Method::parse(&settings.default).unwrap_or(Method::RoundRobin);
+        let method = named.map_or(default, |name| self.named(&name, default));
+        (method, settings)
+    }
+
+    fn named(&self, name: &str, default: Method) -> Method {
         Method::parse(name).unwrap_or_else(|| {
             if !self.warned.replace(true) {
                 weir_sdk::warn!(
@@ -90,7 +155,7 @@ impl RoutingMethod {
                     Method::NAMES
                 );
             }
-            self.default
+            default
         })
     }
 }
@@ -280,7 +345,7 @@ mod tests {
         let mut exchange =
             exchange(&[(1, 9), (1, 0)]).attribute("weir.routing-method", "round_robin");
         assert_eq!(counts(&filter, &mut exchange, 4), [2, 2]);
-        exchange.set_attribute("weir.routing-method", "pulsar");
+        exchange.set_attribute("weir.routing-method", "meteor");
         assert_eq!(
             counts(&filter, &mut exchange, 4),
             [0, 4],
@@ -297,7 +362,7 @@ mod tests {
     #[test]
     fn configuration_errors() {
         let table = [
-            (r#"{"default":"pulsar"}"#, "/default"),
+            (r#"{"default":"meteor"}"#, "/default"),
             (r#"{"power_of_two":{"choices":1}}"#, "/power_of_two/choices"),
             (
                 r#"{"power_of_two":{"figure":"luck"}}"#,

@@ -1,17 +1,33 @@
 //! Filter `routing-method`: chooses the backend by the model's routing method.
 
 mod config;
+mod expression;
 mod filter;
 mod method;
+mod plan;
 
+mod admission;
+
+mod groq_multiregion;
 mod power_of_two;
+mod pulsar;
+mod pulsar_multiregion;
 mod random;
 mod round_robin;
 
+mod buckets;
 mod sticky;
 mod weights;
+mod widening;
 
-pub use config::{Config, PowerOfTwo};
+#[cfg(test)]
+mod fleet_tests;
+#[cfg(test)]
+mod method_tests;
+
+pub use config::{
+    Compared, Config, Expressions, PowerOfTwo, Pulsar, PulsarWaitAndWiden, WaitAndWiden, Weight,
+};
 pub use filter::RoutingMethod;
 
 weir_sdk::export!(RoutingMethod: Route);
