@@ -32,7 +32,7 @@ impl Example {
         }
         match name {
             "edge-tls" => make_cert(copy.path()),
-            "custom-filter" => build_filter(&source, copy.path()),
+            "custom-filter" | "prefix-cache" => build_filter(&source, copy.path()),
             _ => {}
         }
         let (code, text) = check(&copy.path().join("config.toml"));
@@ -61,6 +61,22 @@ impl Example {
             .map(|block| elsewhere(block, &address))
             .collect();
         Self { gateway, commands }
+    }
+
+    /// Where the first requests went, by the access log.
+    async fn targets(&self, count: usize) -> Vec<String> {
+        let targets = || {
+            let log = self.gateway.log();
+            let lines = log.lines().filter(|line| line.contains("chat_completions"));
+            let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned));
+            words
+                .filter(|word| word.starts_with("backend="))
+                .collect::<Vec<_>>()
+        };
+        self.gateway
+            .wait_for("lines of access log", async |_| targets().len() >= count)
+            .await;
+        targets()
     }
 
     /// What a block of commands prints.
@@ -119,10 +135,14 @@ fn build_filter(source: &Path, copy: &Path) {
         .current_dir(source)
         .status();
     assert!(built.unwrap().success());
-    let module = "wasm32-unknown-unknown/release/custom_filter.wasm";
-    let place = copy.join("target").join(module);
+    let name = source.file_name().unwrap().to_str().unwrap();
+    let module = format!(
+        "wasm32-unknown-unknown/release/{}.wasm",
+        name.replace('-', "_")
+    );
+    let place = copy.join("target").join(&module);
     fs::create_dir_all(place.parent().unwrap()).unwrap();
-    fs::copy(target.join(module), place).unwrap();
+    fs::copy(target.join(&module), place).unwrap();
 }
 
 fn completion(text: &str) -> String {
@@ -148,7 +168,14 @@ fn every_example_is_tried_here() {
     found.sort();
     assert_eq!(
         found,
-        ["affinity", "custom-filter", "edge-tls", "limits", "minimal"]
+        [
+            "affinity",
+            "custom-filter",
+            "edge-tls",
+            "limits",
+            "minimal",
+            "prefix-cache"
+        ]
     );
 }
 
@@ -249,23 +276,25 @@ async fn custom_filter() {
     for _ in 0..4 {
         assert_eq!(completion(&example.run(0)), "demo/sim");
     }
-    let targets = || {
-        let log = example.gateway.log();
-        let lines = log.lines().filter(|line| line.contains("chat_completions"));
-        let words = lines.flat_map(|line| line.split_whitespace().map(str::to_owned));
-        words
-            .filter(|word| word.starts_with("backend="))
-            .collect::<Vec<_>>()
-    };
-    example
-        .gateway
-        .wait_for("four lines of access log", async |_| targets().len() == 4)
-        .await;
-    let targets = targets();
+    let targets = example.targets(4).await;
     assert!(
         targets.iter().all(|target| *target == targets[0]),
         "the tenant's home: {targets:?}"
     );
+}
+
+#[tokio::test]
+async fn prefix_cache() {
+    let _guard = beside_others().await;
+    let example = Example::start("prefix-cache").await;
+    example.run(0);
+    example.targets(2).await;
+    assert_eq!(completion(&example.run(1)), "demo/sim");
+    example.run(0);
+    let targets = example.targets(5).await;
+    let first = &targets[0];
+    let elsewhere: Vec<bool> = targets.iter().map(|target| target != first).collect();
+    assert_eq!(elsewhere, [false, false, true, false, false], "{targets:?}");
 }
 
 const PORTS: [&str; 2] = ["127.0.0.1:18081", "127.0.0.1:18082"];

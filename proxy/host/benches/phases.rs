@@ -24,14 +24,16 @@ use weir_pipeline::facts::{Facts, SessionKey, SessionSource, Transport};
 use weir_pipeline::filter::{Filter, PhaseCall};
 use weir_pipeline::ledger::Ledger;
 use weir_pipeline::principal::Principal;
-use weir_pipeline::verdict::StreamEvent;
+use weir_pipeline::verdict::{Affinity, StreamEvent};
 use weir_pipeline::view::RequestView;
-use weir_routing::{Cluster, ClusterSpec, Fleet, MemberSpec};
+use weir_routing::{
+    Cluster, ClusterSpec, Demand, Figure, Fleet, KeyHashes, MemberSpec, Report, Weighting,
+};
 
 criterion_group! {
     name = phases;
     config = Criterion::default().measurement_time(Duration::from_secs(3));
-    targets = request_phases, events
+    targets = request_phases, routing, events
 }
 criterion_main!(phases);
 
@@ -64,6 +66,78 @@ fn request_phases(criterion: &mut Criterion) {
         let mut facts = Some(bench.facts());
         b.iter(|| repeat(&mut facts, |facts| filter.route(facts, 0)));
     });
+    group.finish();
+}
+
+/// A choice among 1,000 candidates that report their loads, by each method.
+fn routing(criterion: &mut Criterion) {
+    let bench = Bench::new();
+    let cluster = cluster(1_000);
+    for (at, member) in (0_u32..).zip(cluster.backends()) {
+        member.backend.record_rtt_us(u64::from(500 + at % 7));
+        let report = Report {
+            running: at % 5,
+            slots: 8,
+            queued_input_tokens: u64::from(at % 11) * 100,
+            input_tps: 5_000.0,
+            max_input_tps: 5_000.0 + f32::from(u8::try_from(at % 100).unwrap()),
+            ..Report::default()
+        };
+        member.backend.report(&report, Services::now_ms());
+    }
+    let mut group = criterion.benchmark_group("route-1000");
+    for name in ROUTES {
+        group.bench_function(name, |b| {
+            let filter = bench.filter(name);
+            let mut facts = bench.facts();
+            facts.candidates = Some(cluster.candidates(Services::now_ms(), &[]));
+            let mut key = 0_u64;
+            let mut facts = Some(facts);
+            b.iter(|| {
+                // Another conversation each time: nothing is known of it.
+                key += 1;
+                let affinity = Affinity {
+                    key: format!("{key:064x}"),
+                    hash: key,
+                    ttl_ms: 0,
+                    strict: false,
+                    answer_headers: Vec::new(),
+                };
+                facts.as_mut().unwrap().affinity = Some(Arc::new(affinity));
+                repeat(&mut facts, |facts| filter.route(facts, key));
+            });
+        });
+    }
+    group.finish();
+    native(criterion, &cluster);
+}
+
+/// What of it is native.
+fn native(criterion: &mut Criterion, cluster: &Cluster) {
+    let mut group = criterion.benchmark_group("native-1000");
+    let set = cluster.candidates(Services::now_ms(), &[]);
+    let demand = Demand {
+        input_tokens: 1_000,
+        priority: 0,
+    };
+    group.bench_function("candidates", |b| {
+        b.iter(|| cluster.candidates(Services::now_ms(), &[]));
+    });
+    for figure in [Figure::Running, Figure::TtftUs, Figure::Slots] {
+        group.bench_function(format!("column {figure:?}"), |b| {
+            b.iter(|| set.column(figure, &demand));
+        });
+    }
+    let mut key = [7_u8; 180];
+    for n in [1, 8] {
+        group.bench_function(format!("rendezvous {n}"), |b| {
+            let mut known = KeyHashes::default();
+            b.iter(|| {
+                key[150] = key[150].wrapping_add(1);
+                set.rendezvous_by(&key, Weighting::MaxInputTps, &[], n, &mut known)
+            });
+        });
+    }
     group.finish();
 }
 
@@ -137,6 +211,7 @@ impl Bench {
     fn filter(&self, name: &str) -> Arc<WasmFilter> {
         let file = match name {
             "passing" => "passing_guest.wasm".to_owned(),
+            name if ROUTES.contains(&name) => "weir_filter_routing_method.wasm".to_owned(),
             name => format!("weir_filter_{}.wasm", name.replace('-', "_")),
         };
         let module = self
@@ -267,6 +342,16 @@ const KEY: &[u8] = b"bench-key";
 const BODY: &str =
     r#"{"model":"demo/sim","messages":[{"role":"user","content":"hi"}],"stream":false,"n":1}"#;
 const EVENT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"sim","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}"#;
+/// One filter of the config for each method.
+const ROUTES: [&str; 7] = [
+    "round_robin",
+    "random",
+    "power_of_two",
+    "groq_multiregion",
+    "pulsar",
+    "pulsar_crowded",
+    "pulsar_multiregion",
+];
 /// Deadlines are wall-clock time: on a busy machine a call that is put aside must not end the bench.
 const CONFIG: &str = r#"
 [key_tables.bench]
@@ -287,6 +372,35 @@ grants = { read_headers = ["x-multi-turn-session-id"], write_headers = ["x-multi
 [filters.routing-method]
 limits = { request_ms = 1000, event_ms = 1000 }
 module = "builtin:routing-method"
+[filters.round_robin]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "round_robin", sticky = false }
+[filters.random]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "random", sticky = false }
+[filters.power_of_two]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "power_of_two", sticky = false, power_of_two = { comparator = "ttft" } }
+[filters.groq_multiregion]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "groq_multiregion" }
+[filters.pulsar]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "pulsar" }
+# The bound is looked at each time.
+[filters.pulsar_crowded]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "pulsar", pulsar = { ttft_penalty_ms = 60000 } }
+[filters.pulsar_multiregion]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "pulsar_multiregion" }
 [filters.passing]
 limits = { request_ms = 1000, event_ms = 1000 }
 module = "passing.wasm"

@@ -10,7 +10,7 @@ use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use tokio::time::{Instant, sleep};
 use weir_config::Resend;
 use weir_pipeline::verdict::{Choice, End};
-use weir_routing::{Candidate, CandidateSet, Demand, Reservation};
+use weir_routing::{Candidate, CandidateSet, Demand, Reservation, Waiting};
 
 use crate::request::exchange::Exchange;
 use crate::request::patience::{CallerGone, while_waiting};
@@ -167,6 +167,7 @@ async fn choose(
         .as_ref()
         .map_or(0, |affinity| affinity.hash);
     let give_up = Instant::now() + ROUTE_WAIT_MAX;
+    let mut waiting: Option<Waiting> = None;
     loop {
         let candidates = upstream
             .cluster
@@ -180,7 +181,21 @@ async fn choose(
                 if Instant::now() + pause > give_up {
                     return Err(Refusal::overloaded(&upstream.name));
                 }
-                while_waiting(exchange, downstream, pin!(sleep(pause)))
+                let Some(waiting) = &mut waiting else {
+                    // Asked once more with a place among those who wait: what changes from here on
+                    // is not missed.
+                    let facts = exchange.facts.as_ref();
+                    let demand = facts.map_or_else(Demand::default, |facts| facts.demand());
+                    waiting = Some(upstream.cluster.wait(demand.priority));
+                    continue;
+                };
+                let woken = async {
+                    tokio::select! {
+                        () = waiting.changed() => {}
+                        () = sleep(pause) => {}
+                    }
+                };
+                while_waiting(exchange, downstream, pin!(woken))
                     .await
                     .map_err(|CallerGone| Refusal::caller_gone())?;
             }
