@@ -40,7 +40,7 @@ pub(crate) fn open(ttfts_us: &[(f64, u32)], budget_us: f64, size_us: f64, factor
         }
     }
     if next > reach {
-        let next_us = next.is_finite().then(|| (next - reach) * factor);
+        let next_us = next.is_finite().then_some((next - reach) * factor);
         return Open { positions, next_us };
     }
     behind.sort_unstable_by(f64::total_cmp);
@@ -66,7 +66,7 @@ pub(crate) fn open(ttfts_us: &[(f64, u32)], budget_us: f64, size_us: f64, factor
             }
         }
     }
-    let next_us = beyond.is_finite().then(|| (beyond - reach) * factor);
+    let next_us = beyond.is_finite().then_some((beyond - reach) * factor);
     Open { positions, next_us }
 }
 

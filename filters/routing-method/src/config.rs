@@ -8,6 +8,7 @@ use weir_sdk::ConfigError;
 use weir_sdk::candidates::{Figure, Weighting};
 use weir_sdk::lifecycle::config_error;
 
+use crate::config_errors;
 use crate::method::Method;
 
 /// `[filters.NAME.config]` of the filter `routing-method`.
@@ -282,7 +283,7 @@ impl Default for PulsarWaitAndWiden {
 
 impl Config {
     pub(crate) fn errors(&self) -> Vec<ConfigError> {
-        let mut errors = self.own_errors();
+        let mut errors = config_errors::of(self);
         for name in &self.request_algorithms {
             if Method::parse(name).is_none() {
                 let message = unknown(name);
@@ -293,7 +294,7 @@ impl Config {
             let pointer = format!("/models/{}", name.replace('~', "~0").replace('/', "~1"));
             match self.changed(changes) {
                 Ok(merged) => {
-                    let below = merged.own_errors().into_iter();
+                    let below = config_errors::of(&merged).into_iter();
                     errors.extend(below.map(|error| {
                         config_error(format!("{pointer}{}", error.pointer), error.message)
                     }));
@@ -330,113 +331,9 @@ impl Config {
         let exact = self.models.get(&format!("{function}/{model}"));
         exact.or_else(|| self.models.get(&format!("{function}/*")))
     }
-
-    fn own_errors(&self) -> Vec<ConfigError> {
-        let mut errors = Vec::new();
-        if Method::parse(&self.default).is_none() {
-            errors.push(config_error("/default", unknown(&self.default)));
-        }
-        let mut check = |ok: bool, pointer: &str, message: &str| {
-            if !ok {
-                errors.push(config_error(pointer, message));
-            }
-        };
-        let amount = |value: f64| value.is_finite() && value >= 0.0;
-        let sample = |count: u32| (1..=CHOICES_MAX).contains(&count);
-        let (groq, pulsar, multi) = (
-            &self.groq_multiregion,
-            &self.pulsar,
-            &self.pulsar_multiregion,
-        );
-        let least = "must be a number of at least 0";
-        let sampled = "must be between 1 and 64";
-        let share = |value: f64| (0.0..=1.0).contains(&value);
-        check(
-            self.seed.len() <= SEED_BYTES_MAX,
-            "/seed",
-            "must be at most 256 bytes",
-        );
-        check(
-            amount(self.max_input_work_seconds),
-            "/max_input_work_seconds",
-            least,
-        );
-        check(
-            (2..=CHOICES_MAX).contains(&self.power_of_two.choices),
-            "/power_of_two/choices",
-            "must be between 2 and 64",
-        );
-        check(
-            sample(groq.sample_count),
-            "/groq_multiregion/sample_count",
-            sampled,
-        );
-        check(
-            amount(groq.ttft_bucket_size_ms),
-            "/groq_multiregion/ttft_bucket_size_ms",
-            least,
-        );
-        check(
-            amount(groq.next_bucket_unlock_factor),
-            "/groq_multiregion/next_bucket_unlock_factor",
-            least,
-        );
-        check(
-            groq.max_queue_time_floor_ms.is_some() == groq.max_queue_time_ceil_ms.is_some(),
-            "/groq_multiregion/max_queue_time_floor_ms",
-            "needs max_queue_time_ceil_ms, and the other way round",
-        );
-        check(
-            groq.max_queue_time_floor_ms.is_none_or(amount)
-                && groq.max_queue_time_ceil_ms.is_none_or(amount),
-            "/groq_multiregion/max_queue_time_ceil_ms",
-            least,
-        );
-        check(
-            (1..=1_000).contains(&groq.cache_affinity_virtual_nodes),
-            "/groq_multiregion/cache_affinity_virtual_nodes",
-            "must be between 1 and 1000",
-        );
-        check(
-            share(groq.cache_affinity_input_tokens_scale),
-            "/groq_multiregion/cache_affinity_input_tokens_scale",
-            "must be between 0 and 1",
-        );
-        check(
-            pulsar.c == 0.0 || (1.0..=1e6).contains(&pulsar.c),
-            "/pulsar/c",
-            "must be at least 1, or 0 for no bound",
-        );
-        check(
-            amount(pulsar.ttft_penalty_ms),
-            "/pulsar/ttft_penalty_ms",
-            least,
-        );
-        check(
-            sample(multi.sample_count),
-            "/pulsar_multiregion/sample_count",
-            sampled,
-        );
-        check(
-            multi.cache_affinity_backend_selection_count > 0,
-            "/pulsar_multiregion/cache_affinity_backend_selection_count",
-            "must be at least 1",
-        );
-        check(
-            amount(multi.ttft_bucket_size_ms) && amount(multi.next_bucket_unlock_factor),
-            "/pulsar_multiregion/ttft_bucket_size_ms",
-            least,
-        );
-        check(
-            share(multi.cache_affinity_input_tokens_scale),
-            "/pulsar_multiregion/cache_affinity_input_tokens_scale",
-            "must be between 0 and 1",
-        );
-        errors
-    }
 }
 
-fn unknown(method: &str) -> String {
+pub(crate) fn unknown(method: &str) -> String {
     format!("`{method}` is not a routing method; use {}", Method::NAMES)
 }
 
@@ -501,8 +398,5 @@ impl Weight {
     }
 }
 
-/// The widest sample of the reference behaviour.
-pub(crate) const CHOICES_MAX: u32 = 64;
-const SEED_BYTES_MAX: usize = 256;
 /// The gateway waits no longer.
 const WAIT_MS_MAX: u32 = 60_000;

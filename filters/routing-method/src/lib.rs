@@ -1,6 +1,7 @@
 //! Filter `routing-method`: chooses the backend by the model's routing method.
 
 mod config;
+mod config_errors;
 mod expression;
 mod filter;
 mod method;
