@@ -12,7 +12,16 @@ use crate::key;
 use crate::report::Report;
 
 /// The methods `builtin:routing-method` has.
-const ROUTING_METHODS: [&str; 3] = ["round_robin", "random", "power_of_two"];
+const ROUTING_METHODS: [&str; 6] = [
+    "round_robin",
+    "random",
+    "power_of_two",
+    "groq_multiregion",
+    "pulsar",
+    "pulsar_multiregion",
+];
+/// Other names it knows them by.
+const ROUTING_METHOD_ALIASES: [&str; 3] = ["power_of_n", "wait_and_widen", "pulsar_wait_and_widen"];
 
 /// Reports everything that is wrong between the tables of a configuration.
 pub(crate) fn check(config: &Config, root: &DeTable<'_>, report: &Report<'_>) {
@@ -195,7 +204,8 @@ impl References<'_> {
         let builtin = |module: &ModuleRef| *module == own_method;
         let decides = filters().any(|filter| builtin(&filter.module))
             && !filters().any(|f| f.role == Some(FilterRole::Routing) && !builtin(&f.module));
-        if decides && !ROUTING_METHODS.contains(&method) {
+        let known = ROUTING_METHODS.contains(&method) || ROUTING_METHOD_ALIASES.contains(&method);
+        if decides && !known {
             let remedy = format!(
                 "use one of: {}; or a routing filter of your own (role = \"routing\")",
                 ROUTING_METHODS.join(", ")

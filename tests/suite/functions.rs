@@ -233,7 +233,7 @@ async fn a_rejected_change_leaves_everything_as_it_was() {
     let file = gateway.folder().join(FILE);
     let before = fs::read_to_string(&file).unwrap();
     let number = gateway.config_number().await;
-    let update = json!({ "modelUpdates": [{ "modelName": "m", "llmConfig": { "routingMethod": "pulsar" } }] });
+    let update = json!({ "modelUpdates": [{ "modelName": "m", "llmConfig": { "tokenRateLimit": "9007199254740992-S" } }] });
     let answer = send(&gateway, Method::PUT, &format!("{PATH}/{id}"), &update).await;
     let said = answer.json();
     assert_eq!(
@@ -243,7 +243,7 @@ async fn a_rejected_change_leaves_everything_as_it_was() {
     );
     let error = said["errors"][0].as_str().unwrap();
     assert!(
-        error.contains(FILE) && error.contains("no routing method named `pulsar`"),
+        error.contains(FILE) && error.contains("`9007199254740992-S` is too large"),
         "{error}"
     );
     assert_eq!(fs::read_to_string(&file).unwrap(), before);

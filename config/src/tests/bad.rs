@@ -253,7 +253,7 @@ max_percent = 101"#,
 5:7: clusters.d.tls.sni: missing key `sni`; add sni = "api.example.com"
 7:13: clusters.e.endpoints: names `h:1` twice; remove one; use `weight` for a larger share
 9:22: clusters.e.pass_authorization: the caller's key and `api_key` cannot both be sent; remove `pass_authorization` or `api_key`
-10:1: clusters.e.retry: unknown key `retry`; remove it or use one of: workers, endpoints, connect_timeout_ms, first_byte_timeout_ms, between_bytes_timeout_ms, write_timeout_ms, idle_timeout_ms, tls, http2, retries, resend, api_key, api_key_header, pass_authorization, router_headers, forward_headers, health, ejection, max_concurrency
+10:1: clusters.e.retry: unknown key `retry`; remove it or use one of: workers, endpoints, connect_timeout_ms, first_byte_timeout_ms, between_bytes_timeout_ms, write_timeout_ms, idle_timeout_ms, tls, http2, retries, resend, max_wait_ms, api_key, api_key_header, pass_authorization, router_headers, forward_headers, health, ejection, max_concurrency, slow_start_ms
 11:11: clusters.f.endpoints: missing key `endpoints`; add endpoints = ["127.0.0.1:8000"], or workers = true
 12:8: clusters.f.health.path: `health` is not a path; start it with `/`
 14:15: clusters.f.ejection.max_percent: 101 is out of range; write a number from 0 to 100"#,
@@ -309,7 +309,7 @@ module = "builtin:routing-method"
 filters = ["routing"]
 [functions.demo.models.sim]
 cluster = "simm"
-routing_method = "pulsar"
+routing_method = "meteor"
 token_rate_limit = "5-X"
 input_token_rate_limit = "1-S,,2-M"
 output_token_rate_limit = 5
@@ -322,7 +322,7 @@ routing-method = "random"
 pipeline = "chat"
 [functions.other.models.sim]"#,
         r#"8:11: functions.demo.models.sim.cluster: no cluster named `simm`; declare [clusters.simm] or use one of: sim
-9:18: functions.demo.models.sim.routing_method: no routing method named `pulsar`; use one of: round_robin, random, power_of_two; or a routing filter of your own (role = "routing")
+9:18: functions.demo.models.sim.routing_method: no routing method named `meteor`; use one of: round_robin, random, power_of_two, groq_multiregion, pulsar, pulsar_multiregion; or a routing filter of your own (role = "routing")
 10:20: functions.demo.models.sim.token_rate_limit: `5-X` is not <positive integer>-<S|M|H|D|W>; write for example "1000-S,50000-M"
 11:26: functions.demo.models.sim.input_token_rate_limit: `1-S,,2-M` has an empty part; write for example "1000-S,50000-M"
 12:27: functions.demo.models.sim.output_token_rate_limit: is of type integer; write a string

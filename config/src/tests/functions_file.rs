@@ -85,7 +85,7 @@ fn errors_name_the_file_they_are_in() {
             &[
                 "functions.toml:1:2: cluster: unknown key `cluster`; remove it or use one of: functions",
                 "functions.toml:3:11: functions.f.models.m.cluster: no cluster named `b`; declare [clusters.b] or use one of: a",
-                "functions.toml:4:18: functions.f.models.m.routing_method: no routing method named `x`; use one of: round_robin, random, power_of_two; or a routing filter of your own (role = \"routing\")",
+                "functions.toml:4:18: functions.f.models.m.routing_method: no routing method named `x`; use one of: round_robin, random, power_of_two, groq_multiregion, pulsar, pulsar_multiregion; or a routing filter of your own (role = \"routing\")",
             ],
         ),
         (

@@ -15,7 +15,7 @@ use weir_pipeline::verdict::{Choice, End};
 use weir_routing::{Candidate, Reservation};
 
 use crate::request::exchange::Exchange;
-use crate::request::headers::{self, X_REQUEST_ID};
+use crate::request::headers::{self, X_REQUEST_ID, X_ROUTING_METHOD};
 use crate::request::refuse::{self, Refusal};
 use crate::request::serve::Connection;
 use crate::request::{classify, settle, trace};
@@ -184,6 +184,9 @@ impl Passage {
             request.remove_header(&name);
         }
         replace_edited(request, &facts.headers)?;
+        if !facts.edited_headers.contains(&X_ROUTING_METHOD) {
+            request.remove_header(&X_ROUTING_METHOD);
+        }
         if !self.upstream.pass_authorization {
             request.remove_header(&AUTHORIZATION);
             request.remove_header("x-api-key");

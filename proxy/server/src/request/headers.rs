@@ -26,6 +26,8 @@ const REGION: HeaderName = HeaderName::from_static("x-nvcf-target-region");
 const OLD_REGION: HeaderName = HeaderName::from_static("x-groq-region");
 /// A caller that sends it is refused: it would be served as it deems fit.
 pub(crate) const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
+/// How a trusted caller wants to be routed: for filters that may read it, never for an upstream.
+pub(crate) const X_ROUTING_METHOD: HeaderName = HeaderName::from_static("x-routing-method");
 /// Longest request id taken from a caller.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -82,7 +84,8 @@ fn names(connection: &HeaderValue, name: &str) -> bool {
 }
 
 /// The caller's headers as filters see them and as they go on: nothing of the connection, nothing
-/// internal. The credential stays until [`upstream`], for the authorizer.
+/// internal but what a routing filter may want of callers it trusts, which goes no further. The
+/// credential stays until [`upstream`], for the authorizer.
 pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
     let connection = connection_tokens(&head.headers);
     let mut kept = HeaderMap::with_capacity(head.headers.len() + 4);
@@ -90,7 +93,7 @@ pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
         let drop = is_hop_by_hop(name, connection)
             || name == EXPECT
             || name == HOST
-            || is_internal(name.as_str());
+            || (is_internal(name.as_str()) && *name != X_ROUTING_METHOD);
         if !drop {
             kept.append(name.clone(), value.clone());
         }
@@ -117,7 +120,9 @@ pub(crate) fn upstream(
         let goes = if [AUTHORIZATION, X_API_KEY, COOKIE].contains(name) {
             cluster.pass_authorization
         } else {
-            is_api_header(name.as_str()) || edited.contains(name) || granted(name.as_str())
+            is_api_header(name.as_str())
+                || edited.contains(name)
+                || (granted(name.as_str()) && !is_internal(name.as_str()))
         };
         if goes {
             headers.append(name.clone(), value.clone());
