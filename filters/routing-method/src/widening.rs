@@ -2,6 +2,7 @@
 //! `groq_multiregion` and `pulsar_multiregion` share.
 
 use weir_sdk::candidates::{self, Figure};
+use weir_sdk::host;
 
 use crate::buckets;
 use crate::config::Compared;
@@ -36,12 +37,16 @@ pub(crate) struct Rules<'a> {
 
 /// Looks at a few candidates, or at all of `count`.
 pub(crate) fn look(rules: &Rules<'_>, among: Option<&[u32]>, count: u32) -> Look {
-    let ttfts_us = match among {
-        Some(few) => few
-            .iter()
+    let ttfts_us = if let Some(few) = among {
+        few.iter()
             .filter_map(|position| Some((ttft_us(*position, rules.input_scale)?, *position)))
-            .collect(),
-        None => all_ttfts_us(count),
+            .collect()
+    } else {
+        let column = candidates::column(Figure::TtftUs);
+        if let Some(position) = drawn(rules, &column) {
+            return Look::Pick(position);
+        }
+        column.into_iter().zip(0..count).collect()
     };
     let fit = within_queue(rules, ttfts_us, among.is_none());
     let open = buckets::open(
@@ -85,9 +90,45 @@ fn ttft_us(position: u32, input_scale: f64) -> Option<f64> {
     Some(whole - (1.0 - input_scale) * prefill)
 }
 
-fn all_ttfts_us(count: u32) -> Vec<(f64, u32)> {
-    let column = candidates::column(Figure::TtftUs);
-    column.into_iter().zip(0..count).collect()
+/// The usual case without a list of those that are open: random ones are drawn until enough of
+/// them are surely open and have room. The same distribution, for what a few draws cost; none
+/// when they do not suffice.
+fn drawn(rules: &Rules<'_>, ttfts_us: &[f64]) -> Option<u32> {
+    let count = u32::try_from(ttfts_us.len()).ok()?;
+    if rules.queue_ms_max.is_some() || !rules.tried.is_empty() || count <= DRAWS_MAX {
+        return None;
+    }
+    let least_us = ttfts_us.iter().copied().fold(f64::INFINITY, f64::min);
+    let reach_us = match rules.unlock_factor {
+        factor if factor > 0.0 => rules.budget_ms.max(0.0) * 1e3 / factor,
+        _ => f64::INFINITY,
+    };
+    let surely_us = least_us + reach_us.max(rules.bucket_ms * 1e3);
+    let mut looked: Vec<u32> = Vec::with_capacity(DRAWS_MAX as usize);
+    let mut sample: Vec<u32> = Vec::with_capacity(rules.sample_count as usize);
+    for _ in 0..DRAWS_MAX {
+        let position = host::random_below(count);
+        if looked.contains(&position) {
+            continue;
+        }
+        looked.push(position);
+        let open = ttfts_us.get(position as usize);
+        if open.is_some_and(|ttft| *ttft <= surely_us) && position_has_room(rules, position) {
+            sample.push(position);
+            if sample.len() >= rules.sample_count as usize {
+                return least(rules, &sample);
+            }
+        }
+    }
+    None
+}
+
+fn position_has_room(rules: &Rules<'_>, position: u32) -> bool {
+    let running = candidates::figure(position, Figure::Running);
+    let slots = candidates::figure(position, Figure::Slots);
+    running
+        .zip(slots)
+        .is_some_and(|(running, slots)| has_room(rules, running, slots))
 }
 
 /// Those that were not tried and whose queue is short enough.
@@ -114,13 +155,7 @@ fn with_room(rules: &Rules<'_>, left: &mut Vec<u32>) -> Vec<u32> {
     let mut found: Vec<u32> = drawn
         .iter()
         .copied()
-        .filter(|position| {
-            let running = candidates::figure(*position, Figure::Running);
-            let slots = candidates::figure(*position, Figure::Slots);
-            running
-                .zip(slots)
-                .is_some_and(|(running, slots)| has_room(rules, running, slots))
-        })
+        .filter(|position| position_has_room(rules, *position))
         .take(wanted as usize)
         .collect();
     if found.len() >= left.len().min(wanted as usize) {
@@ -154,5 +189,7 @@ pub(crate) fn pause_ms(times: impl IntoIterator<Item = Option<f64>>) -> u32 {
     soonest.ceil().max(1.0) as u32
 }
 
+/// Drawn before a list is made of all.
+const DRAWS_MAX: u32 = 16;
 /// Looked at again at least this often, whatever happens.
 const RECHECK_MS: f64 = 25.0;
