@@ -41,6 +41,12 @@ pub(crate) fn choose(asked: &Asked<'_>) -> Choice {
             return Choice::Pick(position);
         }
     }
+    if asked.tried.is_empty()
+        && !settings.consider_kv_free_tokens
+        && let Some(position) = leading(asked, &prefix, last)
+    {
+        return Choice::Pick(position);
+    }
     let able = able(asked);
     if able.is_empty() {
         return if asked.tried.is_empty() {
@@ -62,6 +68,67 @@ pub(crate) fn choose(asked: &Asked<'_>) -> Choice {
     let mut able = able;
     let sample = power_of_two::sample(&mut able, SPILL_CHOICES);
     power_of_two::best(Compared::Ttft, asked.weights, sample).into()
+}
+
+/// The first of the order's head that is fit: usually one of a few is, and the others need not be
+/// looked at one by one.
+fn leading(asked: &Asked<'_>, prefix: &[u8], last: Option<u32>) -> Option<u32> {
+    let settings = &asked.plan.settings.pulsar;
+    let weighting = settings.weight.weighting();
+    let limits = Limits::of(asked);
+    let is_fit = |position: &u32| limits.admit(asked, *position);
+    let first = last.or_else(|| first(asked, prefix, &[]));
+    first.filter(is_fit).or_else(|| {
+        let order = candidates::rendezvous_by(prefix, weighting, HEAD, &[]);
+        order.into_iter().find(is_fit)
+    })
+}
+
+/// What is compared with, of all candidates.
+struct Limits {
+    /// Requests in progress for each unit of weight; infinite = no bound.
+    scale: f64,
+    shares: Vec<f64>,
+    latest_us: f64,
+}
+
+impl Limits {
+    fn of(asked: &Asked<'_>) -> Self {
+        let settings = &asked.plan.settings.pulsar;
+        let mut limits = Self {
+            scale: f64::INFINITY,
+            shares: Vec::new(),
+            latest_us: f64::INFINITY,
+        };
+        if settings.c > 0.0 {
+            let running = candidates::column(Figure::Running);
+            limits.shares = shares(asked, running.len());
+            let total: f64 = running.iter().sum::<f64>() + 1.0;
+            let whole = limits.shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+            limits.scale = settings.c * total / whole;
+        }
+        if settings.ttft_penalty_ms > 0.0 {
+            let ttfts = candidates::column(Figure::TtftUs);
+            let best = ttfts.into_iter().fold(f64::INFINITY, f64::min);
+            limits.latest_us = best + settings.ttft_penalty_ms * 1e3;
+        }
+        limits
+    }
+
+    fn admit(&self, asked: &Asked<'_>, position: u32) -> bool {
+        let settings = &asked.plan.settings.pulsar;
+        let in_time = self.latest_us.is_infinite()
+            || candidates::figure(position, Figure::TtftUs).is_some_and(|us| us <= self.latest_us);
+        in_time && (has_slot(settings, position) || self.within_share(position))
+    }
+
+    fn within_share(&self, position: u32) -> bool {
+        let share = self.shares.get(position as usize);
+        let running = candidates::figure(position, Figure::Running);
+        share
+            .zip(running)
+            .is_some_and(|(share, running)| running < (self.scale * share).ceil())
+    }
 }
 
 /// The affinity key, if the request has one.
@@ -203,5 +270,7 @@ fn shares(asked: &Asked<'_>, count: usize) -> Vec<f64> {
     rates
 }
 
+/// How much of the order is looked at before all are.
+const HEAD: u32 = 8;
 /// Drawn among all when nobody has room.
 const SPILL_CHOICES: u32 = 2;
