@@ -3,7 +3,7 @@
 use crate::repository::{File, file};
 
 /// Which of our crates a crate may use, and whose names it must not know: docs/architecture.md.
-const FLOORS: [(&str, &[&str], &[&str]); 10] = [
+const FLOORS: [(&str, &[&str], &[&str]); 11] = [
     ("config", &[], &["tokio", "wasmtime", "pingora"]),
     ("proxy/dialect", &[], &["tokio", "wasmtime", "pingora"]),
     (
@@ -14,6 +14,7 @@ const FLOORS: [(&str, &[&str], &[&str]); 10] = [
     ("proxy/signature", &[], &["tokio", "wasmtime", "pingora"]),
     ("proxy/store", &[], &["wasmtime", "pingora"]),
     ("proxy/simulator", &[], &["wasmtime", "pingora"]),
+    ("proxy/tunnel", &[], &["wasmtime", "pingora"]),
     (
         "proxy/pipeline",
         &["dialect", "routing"],
