@@ -206,11 +206,22 @@ impl Pending {
         self.connection.remote_address()
     }
 
-    /// Accepts the worker. The version in `welcome` is set here.
+    /// Accepts the worker. The version in `welcome` is set here. An agent that has a tunnel to
+    /// this gateway already, by another address, is refused instead.
     ///
     /// # Errors
-    /// [`Error::Lost`] when the agent has gone, [`Error::Slow`] when it does not take the answer.
+    /// [`Error::Lost`] when the agent has gone, [`Error::Slow`] when it does not take the answer,
+    /// [`Error::Refused`] when it has a tunnel already.
     pub async fn welcome(self, welcome: Welcome) -> Result<(Tunnel, Events), Error> {
+        if self.hello.connected_gateways.contains(&welcome.gateway_id) {
+            let message = "the agent has a tunnel to this gateway already, by another address";
+            let refused = Refused {
+                gateway_id: welcome.gateway_id,
+                ..Refused::new(RefusalCode::AlreadyConnected, message)
+            };
+            self.refuse(refused.clone()).await;
+            return Err(Error::Refused(refused));
+        }
         let welcome = Welcome {
             version: self.version,
             ..welcome

@@ -75,6 +75,10 @@ pub struct Hello {
     /// Version of the program, for logs.
     #[prost(string, tag = "7")]
     pub agent_version: String,
+    /// Ids of the gateways that the agent has a tunnel to: one of them that is reached by another
+    /// address refuses, so that the tunnel that is there stays.
+    #[prost(string, repeated, tag = "8")]
+    pub connected_gateways: Vec<String>,
 }
 
 impl Hello {
@@ -89,6 +93,7 @@ impl Hello {
             token: token.to_owned(),
             agent: String::new(),
             agent_version: String::new(),
+            connected_gateways: Vec::new(),
         }
     }
 }
@@ -135,6 +140,9 @@ pub struct Refused {
     /// The agent should not dial again before; 0 leaves it to its own back-off.
     #[prost(uint64, tag = "3")]
     pub retry_after_ms: u64,
+    /// The gateway that refuses, if it says so.
+    #[prost(string, tag = "4")]
+    pub gateway_id: String,
 }
 
 impl Refused {
@@ -145,6 +153,7 @@ impl Refused {
             code: code.into(),
             message: message.into(),
             retry_after_ms: 0,
+            gateway_id: String::new(),
         }
     }
 }
@@ -171,6 +180,8 @@ pub enum RefusalCode {
     Overloaded = 7,
     /// The gateway cannot decide now, for instance because its control plane does not answer.
     Unavailable = 8,
+    /// The agent has a tunnel to this gateway already, by another address.
+    AlreadyConnected = 9,
 }
 
 impl RefusalCode {
@@ -187,6 +198,7 @@ impl RefusalCode {
             Self::Draining => "draining",
             Self::Overloaded => "overloaded",
             Self::Unavailable => "unavailable",
+            Self::AlreadyConnected => "already_connected",
         }
     }
 }

@@ -88,6 +88,22 @@ async fn a_refusal_reaches_the_agent_whole() {
 }
 
 #[tokio::test]
+async fn a_gateway_by_another_address_refuses_a_second_tunnel() {
+    let rig = Rig::new();
+    let mut again = hello();
+    again.connected_gateways = vec!["other".to_owned(), "gateway-1".to_owned()];
+    let (agent, gateway) = rig.meet(again, |pending| pending.welcome(welcome())).await;
+    assert!(matches!(gateway.err(), Some(Error::Refused(_))));
+    match agent.err() {
+        Some(Error::Refused(refused)) => {
+            assert_eq!(refused.code(), RefusalCode::AlreadyConnected);
+            assert_eq!(refused.gateway_id, "gateway-1");
+        }
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+#[tokio::test]
 async fn an_agent_may_be_newer_but_not_too_new() {
     let rig = Rig::new();
     let mut newer = hello();
