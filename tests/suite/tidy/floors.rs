@@ -3,7 +3,7 @@
 use crate::repository::{File, file};
 
 /// Which of our crates a crate may use, and whose names it must not know: docs/architecture.md.
-const FLOORS: [(&str, &[&str], &[&str]); 11] = [
+const FLOORS: [(&str, &[&str], &[&str]); 12] = [
     ("config", &[], &["tokio", "wasmtime", "pingora"]),
     ("proxy/dialect", &[], &["tokio", "wasmtime", "pingora"]),
     (
@@ -15,6 +15,7 @@ const FLOORS: [(&str, &[&str], &[&str]); 11] = [
     ("proxy/store", &[], &["wasmtime", "pingora"]),
     ("proxy/simulator", &[], &["wasmtime", "pingora"]),
     ("proxy/tunnel", &[], &["wasmtime", "pingora"]),
+    ("proxy/agent", &["tunnel"], &["wasmtime", "pingora"]),
     (
         "proxy/pipeline",
         &["dialect", "routing"],

@@ -1,0 +1,7 @@
+//! The binary `weir-agent`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    weir_agent::main()
+}
