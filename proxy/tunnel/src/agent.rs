@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use crate::code::{CloseCode, StreamCode};
 use crate::error::{Error, Loss, Undelivered};
-use crate::frame::{FrameReader, FrameWriter};
+use crate::frame::{FrameReader, FrameWriter, MESSAGE_BYTES_MAX};
 use crate::link::Link;
 use crate::preamble;
 use crate::settings::{Settings, socket};
@@ -93,7 +93,10 @@ async fn greet(
     hello: Hello,
 ) -> Result<(Connection, Welcome, FrameReader, FrameWriter), Error> {
     let (send, recv) = connection.open_bi().await?;
-    let (mut reader, mut writer) = (FrameReader::new(recv), FrameWriter::new(send));
+    let (mut reader, mut writer) = (
+        FrameReader::new(recv, MESSAGE_BYTES_MAX),
+        FrameWriter::new(send),
+    );
     writer.send(&says(AgentSays::Hello(hello))).await?;
     match reader.next::<ToAgent>().await?.and_then(|m| m.body) {
         Some(GatewaySays::Welcome(welcome)) => Ok((connection, welcome, reader, writer)),

@@ -9,26 +9,36 @@ use crate::error::{Error, Loss};
 /// The largest control message in bytes.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 1 << 20;
 
+/// The largest hello: whoever sends it has not shown who it is.
+pub(crate) const HELLO_BYTES_MAX: usize = 64 * 1024;
+
 const LENGTH_BYTES: usize = 4;
 
 /// Reads messages. [`FrameReader::next`] may be dropped and called again: nothing is lost.
 pub(crate) struct FrameReader {
     stream: RecvStream,
     buffer: BytesMut,
+    bytes_max: usize,
 }
 
 impl FrameReader {
-    pub(crate) fn new(stream: RecvStream) -> Self {
+    pub(crate) fn new(stream: RecvStream, bytes_max: usize) -> Self {
         Self {
             stream,
             buffer: BytesMut::new(),
+            bytes_max,
         }
+    }
+
+    /// Takes messages of up to `bytes_max` from now on.
+    pub(crate) fn allow(&mut self, bytes_max: usize) {
+        self.bytes_max = bytes_max;
     }
 
     /// The next message; `None` when the other side has finished the stream.
     pub(crate) async fn next<M: Message + Default>(&mut self) -> Result<Option<M>, Error> {
         loop {
-            if let Some(message) = take(&mut self.buffer)? {
+            if let Some(message) = take(&mut self.buffer, self.bytes_max)? {
                 return Ok(Some(message));
             }
             match self.stream.read_chunk(READ_BYTES, true).await {
@@ -42,15 +52,15 @@ impl FrameReader {
 }
 
 /// Takes one message off `buffer` if it is there as a whole.
-fn take<M: Message + Default>(buffer: &mut BytesMut) -> Result<Option<M>, Error> {
+fn take<M: Message + Default>(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<M>, Error> {
     let Some(head) = buffer.first_chunk::<LENGTH_BYTES>() else {
         return Ok(None);
     };
     let bytes = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
-    if bytes > MESSAGE_BYTES_MAX {
+    if bytes > bytes_max {
         return Err(Error::TooLarge {
             bytes,
-            max: MESSAGE_BYTES_MAX,
+            max: bytes_max,
         });
     }
     if buffer.len() < LENGTH_BYTES + bytes {
@@ -160,11 +170,11 @@ mod tests {
         for cut in 0..bytes.len() {
             let mut buffer = BytesMut::from(&bytes[..cut]);
             let mut seen = Vec::new();
-            while let Some(message) = take::<ToGateway>(&mut buffer).unwrap() {
+            while let Some(message) = take::<ToGateway>(&mut buffer, 1000).unwrap() {
                 seen.push(message);
             }
             buffer.extend_from_slice(&bytes[cut..]);
-            while let Some(message) = take::<ToGateway>(&mut buffer).unwrap() {
+            while let Some(message) = take::<ToGateway>(&mut buffer, 1000).unwrap() {
                 seen.push(message);
             }
             assert_eq!(seen, [first.clone(), second.clone()], "cut at {cut}");
@@ -175,12 +185,12 @@ mod tests {
     fn what_is_no_message_is_an_error() {
         let mut large = BytesMut::from(&[0xff, 0xff, 0xff, 0xff, 1][..]);
         assert!(matches!(
-            take::<ToGateway>(&mut large),
+            take::<ToGateway>(&mut large, 1000),
             Err(Error::TooLarge { .. })
         ));
         let mut garbage = BytesMut::from(&[0, 0, 0, 2, 0xff, 0xff][..]);
         assert!(matches!(
-            take::<ToGateway>(&mut garbage),
+            take::<ToGateway>(&mut garbage, 1000),
             Err(Error::Malformed(_))
         ));
     }
@@ -189,7 +199,7 @@ mod tests {
     fn a_member_of_a_newer_version_is_no_error() {
         // Field 15, a string.
         let mut newer = BytesMut::from(&[0, 0, 0, 3, 0x7a, 1, b'x'][..]);
-        let message = take::<ToGateway>(&mut newer).unwrap().unwrap();
+        let message = take::<ToGateway>(&mut newer, 1000).unwrap().unwrap();
         assert_eq!(message.body, None);
     }
 }

@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::code::CloseCode;
 use crate::error::{Error, Loss, Undelivered};
-use crate::frame::{FrameReader, FrameWriter};
+use crate::frame::{FrameReader, FrameWriter, HELLO_BYTES_MAX, MESSAGE_BYTES_MAX};
 use crate::link::Link;
 use crate::preamble;
 use crate::settings::{Settings, socket};
@@ -157,7 +157,7 @@ async fn greet(
 
 async fn hear(connection: &Connection) -> Result<(Hello, FrameReader, FrameWriter), Error> {
     let (send, recv) = connection.accept_bi().await?;
-    let mut reader = FrameReader::new(recv);
+    let mut reader = FrameReader::new(recv, HELLO_BYTES_MAX);
     match reader.next::<ToGateway>().await? {
         Some(ToGateway {
             body: Some(AgentSays::Hello(hello)),
@@ -236,8 +236,10 @@ impl Pending {
             link: Arc::new(link),
             open_wait: self.settings.open_wait,
         };
+        let mut reader = self.reader;
+        reader.allow(MESSAGE_BYTES_MAX);
         let events = Events {
-            reader: self.reader,
+            reader,
             link: Arc::clone(&tunnel.link),
         };
         Ok((tunnel, events))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::congestion::{BbrConfig, CubicConfig};
-use quinn::{IdleTimeout, MtuDiscoveryConfig, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, IdleTimeout, TransportConfig, VarInt};
 
 use crate::error::Error;
 
@@ -36,8 +36,6 @@ pub struct Settings {
     pub send_window_bytes: u64,
     /// The round trip assumed until the first is measured.
     pub initial_rtt: Duration,
-    /// The largest packet tried; the path's own limit is found by probing.
-    pub packet_bytes_max: u16,
     /// How the rate is found that the path can take.
     pub congestion: Congestion,
 }
@@ -66,7 +64,6 @@ impl Default for Settings {
             connection_window_bytes: 256 * 1024 * 1024,
             send_window_bytes: 16 * 1024 * 1024,
             initial_rtt: Duration::from_millis(100),
-            packet_bytes_max: 8952,
             congestion: Congestion::Cubic,
         }
     }
@@ -75,9 +72,9 @@ impl Default for Settings {
 impl Settings {
     /// The transport of an end that lets the other open `streams` at once.
     pub(crate) fn transport(&self, streams: u32) -> Arc<TransportConfig> {
+        // Packets stay those of an Ethernet: with larger ones quinn hands the kernel more than 64 KiB
+        // at once, which is dropped as a whole.
         let mut transport = TransportConfig::default();
-        let mut discovery = MtuDiscoveryConfig::default();
-        discovery.upper_bound(self.packet_bytes_max);
         transport
             .max_concurrent_bidi_streams(VarInt::from_u32(streams))
             .max_concurrent_uni_streams(VarInt::from_u32(0))
@@ -87,8 +84,10 @@ impl Settings {
             .send_window(self.send_window_bytes)
             .initial_rtt(self.initial_rtt)
             .keep_alive_interval(Some(self.keep_alive))
-            .max_idle_timeout(IdleTimeout::try_from(self.idle).ok())
-            .mtu_discovery_config(Some(discovery));
+            .max_idle_timeout(IdleTimeout::try_from(self.idle).ok());
+        let mut acknowledgements = AckFrequencyConfig::default();
+        acknowledgements.ack_eliciting_threshold(VarInt::from_u32(ACK_PACKETS));
+        transport.ack_frequency_config(Some(acknowledgements));
         match self.congestion {
             Congestion::Cubic => {
                 let mut cubic = CubicConfig::default();
@@ -120,4 +119,6 @@ pub(crate) fn socket(address: SocketAddr) -> Result<UdpSocket, Error> {
 }
 
 const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// Packets that one acknowledgement may be for; each is a packet of its own to make and to read.
+const ACK_PACKETS: u32 = 10;
 const INITIAL_WINDOW_BYTES: u64 = 64 * 1024;

@@ -136,18 +136,21 @@ async fn both_ways(
     let mut down = pin!(downwards(&mut stream.send, socket, received));
     let (mut up_ended, mut down_ended) = (false, false);
     while !(up_ended && down_ended) {
-        let result = tokio::select! {
+        // Whoever has read the answer to its end may drop the rest of its own direction.
+        let (result, answered) = tokio::select! {
             result = &mut up, if !up_ended => {
                 up_ended = true;
-                result
+                (result, down_ended)
             }
             result = &mut down, if !down_ended => {
                 down_ended = true;
-                result
+                (result, false)
             }
         };
-        if let Err(end) = result {
-            return end;
+        match result {
+            Ok(()) => {}
+            Err(SpliceEnd::Gateway) if answered => return SpliceEnd::Done,
+            Err(end) => return end,
         }
     }
     SpliceEnd::Done

@@ -220,6 +220,20 @@ async fn a_full_tunnel_leaves_the_request_undelivered() {
 }
 
 #[tokio::test]
+async fn a_caller_that_has_the_whole_answer_may_leave() {
+    let mut pair = pair().await;
+    pair.socket.write_all(b"answer").await.unwrap();
+    pair.socket.shutdown().await.unwrap();
+    let mut answer = Vec::new();
+    within(pair.stream.read_to_end(&mut answer)).await.unwrap();
+    drop(pair.stream);
+    assert_eq!(
+        within(pair.carrier.ends.recv()).await,
+        Some(SpliceEnd::Done)
+    );
+}
+
+#[tokio::test]
 async fn a_server_that_answers_before_the_request_has_ended_is_heard() {
     let mut pair = pair().await;
     pair.socket.write_all(b"413 too large").await.unwrap();
