@@ -170,3 +170,27 @@ fn addresses_have_a_host_and_a_port() {
         assert_eq!(split_address(address), expected, "{address}");
     }
 }
+
+#[test]
+fn the_guide_names_every_flag_and_its_file_is_right() {
+    let guide = include_str!("../../../docs/workers.md");
+    let command = <Flags as clap::CommandFactory>::command();
+    for flag in command.get_arguments().filter_map(|flag| flag.get_long()) {
+        assert!(
+            guide.contains(&format!("`--{flag}`")),
+            "--{flag} is not in docs/workers.md"
+        );
+    }
+    let file = guide
+        .split("```toml\n")
+        .nth(1)
+        .unwrap()
+        .split("```")
+        .next()
+        .unwrap();
+    let mut findings = Findings::default();
+    let given = parse(file, &mut findings);
+    assert_eq!(findings.0, []);
+    assert_eq!(given.worker_id.as_deref(), Some("gpu-7"));
+    assert_eq!(given.gateway.len(), 2);
+}
