@@ -183,9 +183,10 @@ pub fn read(
         given.token_file = environment("WEIR_AGENT_TOKEN_FILE").map(PathBuf::from);
     }
     let settings = check(given, &mut findings);
-    match settings {
-        Some(settings) if findings.0.is_empty() => Ok(settings),
-        _ => Err(findings.0),
+    if findings.0.is_empty() {
+        Ok(settings)
+    } else {
+        Err(findings.0)
     }
 }
 
@@ -247,8 +248,10 @@ fn parse(text: &str, findings: &mut Findings) -> Given {
     good.try_into().unwrap_or_default()
 }
 
-fn check(given: Given, findings: &mut Findings) -> Option<Settings> {
+/// What is found wrong is replaced by something, so that all else is looked at too.
+fn check(given: Given, findings: &mut Findings) -> Settings {
     let upstream = upstream(given.upstream.as_deref(), findings);
+    let upstream = upstream.unwrap_or(Upstream::Tcp(String::new()));
     let worker_id = given.worker_id.clone().unwrap_or_default();
     let good_id =
         (1..=256).contains(&worker_id.len()) && worker_id.bytes().all(|b| b.is_ascii_graphic());
@@ -272,9 +275,9 @@ fn check(given: Given, findings: &mut Findings) -> Option<Settings> {
             findings.path(key, path);
         }
     }
-    let trust = trust(&given, findings);
-    let start_rate = start_rate(&given, findings);
-    let mut settings = Settings::new(upstream?, &worker_id, trust?, start_rate?);
+    let trust = trust(&given, findings).unwrap_or(Trust::Certificates(Vec::new()));
+    let start_rate = start_rate(&given, findings).unwrap_or(StartRate::Calibrate);
+    let mut settings = Settings::new(upstream, &worker_id, trust, start_rate);
     settings.gateways = given.gateway.clone();
     settings.cluster_id = given.cluster_id.clone().unwrap_or_default();
     settings.region = given.region.clone().unwrap_or_default();
@@ -287,7 +290,7 @@ fn check(given: Given, findings: &mut Findings) -> Option<Settings> {
     settings.stats_path = given.stats_path.clone().unwrap_or(STATS_PATH.to_owned());
     settings.admin = admin(given.admin_address.as_deref(), findings);
     times(&given, &mut settings, findings);
-    Some(settings)
+    settings
 }
 
 fn times(given: &Given, settings: &mut Settings, findings: &mut Findings) {

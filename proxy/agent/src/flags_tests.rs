@@ -86,13 +86,16 @@ ca = "/does/not/exist.pem"
     let mut found = keys(&errors);
     found.sort_unstable();
     let expected = [
+        "admin_address",
         "ca",
         "calibrate",
         "gateway",
         "gateway",
         "health_path",
+        "heartbeat_ms",
         "nonsense",
         "quic_insecure",
+        "stats_stream",
         "upstream",
         "worker_id",
     ];

@@ -1,6 +1,7 @@
 //! The program: settings, logging, signals.
 
 use std::error::Error as _;
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -21,6 +22,7 @@ pub fn main() -> ExitCode {
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let settings = match read(flags, |name| std::env::var(name).ok()) {
         Ok(settings) => settings,
