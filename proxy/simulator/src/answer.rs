@@ -12,6 +12,7 @@ use tokio::time::{Instant, Sleep};
 use crate::exchange::Exchange;
 use crate::plan::{Cut, Plan};
 use crate::script::Script;
+use crate::stats_stream::Lines;
 
 /// Body of every response.
 pub(crate) enum Answer {
@@ -19,6 +20,8 @@ pub(crate) enum Answer {
     Whole(Bytes),
     /// Sent as planned for one exchange.
     Staged(Box<Staged>),
+    /// Statistics, as long as the caller listens.
+    Lines(Box<Lines>),
 }
 
 /// A body sent piece by piece.
@@ -120,6 +123,9 @@ impl Body for Answer {
             Self::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
             Self::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(std::mem::take(bytes))))),
             Self::Staged(staged) => staged.poll(context),
+            Self::Lines(lines) => lines
+                .poll(context)
+                .map(|line| line.map(|line| Ok(Frame::data(line)))),
         }
     }
 
@@ -134,6 +140,7 @@ impl Body for Answer {
                 Source::Bytes { declared, .. } => SizeHint::with_exact(declared),
                 Source::Events(_) => SizeHint::default(),
             },
+            Self::Lines(_) => SizeHint::default(),
         }
     }
 }
@@ -153,9 +160,11 @@ impl Staged {
             Source::Events(script) => {
                 let token = script.token(self.next);
                 if let (Some(1..), Some(pace)) = (token, &mut self.pace) {
-                    std::task::ready!(pace.poll(context));
+                    std::task::ready!(pace.poll(context, &self.exchange));
                 }
-                self.exchange.emitted(u32::from(token.is_some()));
+                if token.is_some() {
+                    self.exchange.emitted(1);
+                }
                 script.event(self.next)
             }
         };
@@ -192,9 +201,9 @@ impl Staged {
 }
 
 impl Pace {
-    fn poll(&mut self, context: &mut Context) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context, exchange: &Exchange) -> Poll<()> {
         let sleep = self.sleep.get_or_insert_with(|| {
-            self.due += self.plan.jittered(self.interval);
+            self.due += exchange.decode_time(self.plan.jittered(self.interval));
             Box::pin(tokio::time::sleep_until(self.due))
         });
         std::task::ready!(sleep.as_mut().poll(context));

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER};
 use http::request::Parts;
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -19,38 +19,110 @@ use crate::ask::{Api, Ask};
 use crate::controls::Controls;
 use crate::exchange::Exchange;
 use crate::fault::Fault;
+use crate::hardware::Hardware;
 use crate::plan::Plan;
+use crate::prefill::Prefill;
 use crate::prefix_cache::PrefixCache;
 use crate::script::{PromptUsage, Reply};
 use crate::settings::Settings;
+use crate::speed::Speed;
 use crate::stats::Stats;
-use crate::{chat, echo, embeddings, messages, responses, websocket};
+use crate::stats_stream::StatsStream;
+use crate::{chat, echo, embeddings, messages, metrics, responses, websocket};
 
 /// State shared by all connections of one server.
 pub(crate) struct Engine {
-    settings: Settings,
+    pub(crate) settings: Settings,
+    pub(crate) hardware: Hardware,
+    /// The machine's name as a header; `None` for none.
+    server: Option<HeaderValue>,
     requests: AtomicU64,
     pub(crate) stats: Stats,
+    pub(crate) stats_stream: StatsStream,
+    pub(crate) speed: Speed,
     /// `None` for no limit.
     pub(crate) slots: Option<Arc<Semaphore>>,
     /// `None` for no limit and no cache.
     pub(crate) cache: Option<Mutex<PrefixCache>>,
+    /// `None` when prompts do not share a rate.
+    pub(crate) prefill: Option<Prefill>,
 }
 
 impl Engine {
-    pub(crate) fn new(settings: Settings) -> Self {
+    pub(crate) fn new(settings: Settings, hardware: Hardware) -> Self {
         let slots = settings.slots as usize;
+        let rate = hardware.prefill_tokens_per_second;
         Self {
+            server: HeaderValue::from_str(&hardware.name)
+                .ok()
+                .filter(|name| !name.is_empty()),
             requests: AtomicU64::new(0),
             stats: Stats::default(),
+            stats_stream: StatsStream::default(),
+            speed: Speed::new(hardware.time_scale),
             slots: (slots > 0).then(|| Arc::new(Semaphore::new(slots))),
             cache: (settings.kv_tokens > 0)
                 .then(|| Mutex::new(PrefixCache::new(settings.kv_tokens))),
+            prefill: (rate > 0.0).then(|| Prefill::new(rate)),
             settings,
+            hardware,
         }
     }
 
     pub(crate) async fn answer(
+        self: &Arc<Self>,
+        request: Request<Incoming>,
+        upgrade: &websocket::Pending,
+    ) -> Response<Answer> {
+        let mut response = match self.observe(request).await {
+            Ok(response) => response,
+            Err(request) => self.serve(request, upgrade).await,
+        };
+        if let Some(name) = &self.server {
+            response.headers_mut().insert(X_SIM_SERVER, name.clone());
+        }
+        response
+    }
+
+    /// What those ask who watch or steer the simulation; never counted. Gives back all else.
+    async fn observe(
+        &self,
+        request: Request<Incoming>,
+    ) -> Result<Response<Answer>, Request<Incoming>> {
+        let path = request.uri().path();
+        let get = request.method() == Method::GET;
+        match path {
+            "/sim/stats" if get => Ok(json(StatusCode::OK, self.stats.json())),
+            "/sim/slowdown" if request.method() == Method::POST => {
+                Ok(self.slow_down(request.into_body()).await)
+            }
+            "/metrics" if get => {
+                let text = Answer::Whole(metrics::text(self).into());
+                Ok(respond(StatusCode::OK, METRICS_TEXT, text))
+            }
+            _ if get && path == self.hardware.stats_stream_path => {
+                Ok(match self.stats_stream.subscribe() {
+                    Some(lines) => respond(StatusCode::OK, NDJSON, Answer::Lines(Box::new(lines))),
+                    None => json(StatusCode::SERVICE_UNAVAILABLE, "{}"),
+                })
+            }
+            _ => Err(request),
+        }
+    }
+
+    async fn slow_down(&self, body: Incoming) -> Response<Answer> {
+        let body = Limited::new(body, CONTROL_BYTES_MAX).collect().await;
+        let taken = match body {
+            Ok(body) => self.speed.slow_down(&body.to_bytes()),
+            Err(error) => Err(error.to_string()),
+        };
+        match taken {
+            Ok(()) => json(StatusCode::OK, "{}"),
+            Err(message) => refuse(Api::ChatCompletions, &Fault::invalid(message)),
+        }
+    }
+
+    async fn serve(
         self: &Arc<Self>,
         request: Request<Incoming>,
         upgrade: &websocket::Pending,
@@ -64,10 +136,7 @@ impl Engine {
             _ => None,
         };
         let get = request.method() == Method::GET;
-        match (path, post) {
-            ("/sim/stats", _) if get => return json(StatusCode::OK, self.stats.json()),
-            _ => self.stats.count(path),
-        }
+        self.stats.count(path);
         match (path, post) {
             (_, Some(api)) if request.method() == Method::POST => self.infer(api, request).await,
             ("/health", _) if get => json(StatusCode::OK, r#"{"status":"ok"}"#),
@@ -125,9 +194,15 @@ impl Engine {
             Err(_) => return refuse(api, &Fault::invalid("The request body is incomplete.")),
         };
         let planned = self.plan(api, &parts, &body);
+        let id = parts.headers.get("x-request-id").cloned();
         self.stats.remember(parts, body);
         match planned {
-            Ok((ask, plan)) => self.perform(api, ask, plan, exchange).await,
+            Ok((ask, plan)) => {
+                let id = id.as_ref().and_then(|id| id.to_str().ok());
+                let id = id.map_or_else(|| format!("sim-{:016x}", plan.roll), str::to_owned);
+                exchange.identify(id, &ask);
+                self.perform(api, ask, plan, exchange).await
+            }
             Err(fault) => {
                 exchange.finish();
                 refuse(api, &fault)
@@ -170,19 +245,18 @@ impl Engine {
                 ),
             );
         }
-        if !exchange.pin(&ask.prompt) {
+        let Some(mut wait) = exchange.prefill(&ask, &mut plan).await else {
             exchange.finish();
             let message = "The engine is currently overloaded, please try again later.";
             return refuse(api, &Fault::new(StatusCode::SERVICE_UNAVAILABLE, message));
-        }
-        let (missed, cached) = exchange.cache_outcome();
-        let mut wait = plan.jittered(plan.ttft.mul_f64(missed));
+        };
         if !ask.stream && ask.embed.is_none() {
-            wait += plan.rest();
+            wait += exchange.decode_time(plan.rest());
         }
         if !wait.is_zero() {
             tokio::time::sleep(wait).await;
         }
+        let cached = exchange.cached_tokens();
         let reply = reply(&ask, &plan, cached);
         if ask.stream {
             let script = match api {
@@ -267,5 +341,9 @@ fn respond(status: StatusCode, content_type: HeaderValue, answer: Answer) -> Res
 }
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const NDJSON: HeaderValue = HeaderValue::from_static("application/x-ndjson");
+const METRICS_TEXT: HeaderValue = HeaderValue::from_static("text/plain; version=0.0.4");
+const X_SIM_SERVER: HeaderName = HeaderName::from_static("x-sim-server");
 const EVENT_STREAM: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
 const BODY_BYTES_MAX: usize = 64 << 20;
+const CONTROL_BYTES_MAX: usize = 1 << 10;

@@ -1,5 +1,6 @@
 //! weir-simulator: a model server without a model, deterministic by seed, for demos, tests and benches.
 
+mod hardware;
 mod settings;
 
 mod server;
@@ -22,11 +23,17 @@ mod answer;
 mod exchange;
 mod fault;
 
+mod prefill;
 mod prefix_cache;
+mod speed;
+
+mod metrics;
 mod stats;
+mod stats_stream;
 
 mod echo;
 mod websocket;
 
+pub use hardware::Hardware;
 pub use server::Simulator;
 pub use settings::Settings;

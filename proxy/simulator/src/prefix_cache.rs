@@ -7,7 +7,8 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::words::tokens_of;
 
 const BLOCK_BYTES: usize = 64;
-const BLOCK_TOKENS: u64 = 16;
+/// Tokens of one block.
+pub(crate) const BLOCK_TOKENS: u64 = 16;
 
 /// Which prompt prefixes are in memory. Blocks of prompts being answered are pinned: only the
 /// others can be evicted.
@@ -86,6 +87,22 @@ impl PrefixCache {
             cached_tokens,
             missed,
         })
+    }
+
+    /// Whether `prompt` fits when it has the cache for itself.
+    pub(crate) fn fits(&self, prompt: &str) -> bool {
+        prompt.len().div_ceil(BLOCK_BYTES) <= self.blocks_max
+    }
+
+    /// How many blocks there can be.
+    pub(crate) fn blocks_max(&self) -> usize {
+        self.blocks_max
+    }
+
+    /// Share (0 to 1) of the blocks that prompts being answered use.
+    pub(crate) fn usage(&self) -> f64 {
+        let pinned = self.blocks.len() - self.idle.len();
+        pinned as f64 / self.blocks_max.max(1) as f64
     }
 
     /// Ends the use of a prompt's blocks; they stay in memory until others need the room.

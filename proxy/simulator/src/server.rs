@@ -14,6 +14,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use crate::engine::Engine;
+use crate::hardware::Hardware;
 use crate::settings::Settings;
 use crate::websocket;
 
@@ -44,12 +45,22 @@ impl Simulator {
 
     fn with_listener(listener: TcpListener, settings: Settings) -> io::Result<Self> {
         let address = listener.local_addr()?;
-        let engine = Arc::new(Engine::new(settings));
+        let engine = Arc::new(Engine::new(settings, Hardware::default()));
         Ok(Self {
             listener,
             address,
             engine,
         })
+    }
+
+    /// Puts this machine under it; without one it has the default.
+    #[must_use]
+    pub fn with_hardware(self, hardware: Hardware) -> Self {
+        let settings = self.engine.settings.clone();
+        Self {
+            engine: Arc::new(Engine::new(settings, hardware)),
+            ..self
+        }
     }
 
     /// The address bound, with the real port.

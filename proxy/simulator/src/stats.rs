@@ -28,6 +28,12 @@ pub(crate) struct Stats {
     pub(crate) active: AtomicI64,
     pub(crate) client_aborts: AtomicU64,
     pub(crate) tokens: AtomicU64,
+    /// Model calls being worked on, and those that wait for a slot, their turn or room.
+    pub(crate) running: AtomicI64,
+    pub(crate) waiting: AtomicI64,
+    /// Tokens of the prompts admitted, and those of them found in the prefix cache.
+    pub(crate) prompt_tokens: AtomicU64,
+    pub(crate) cached_tokens: AtomicU64,
     last: Mutex<Option<Last>>,
 }
 
