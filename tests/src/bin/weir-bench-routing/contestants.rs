@@ -1,0 +1,98 @@
+//! Who takes part: routing methods and how the filter is told of them.
+
+/// One way of routing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Contestant {
+    /// For people and for the report.
+    pub(crate) name: &'static str,
+    /// The model's `routing_method`.
+    pub(crate) method: &'static str,
+    /// `[filters.routing-method.config]` in TOML. `{ms:N}` is N simulated milliseconds.
+    pub(crate) config: &'static str,
+    /// The contestant that is the same method as NVCF defines it: the two are compared.
+    pub(crate) nvcf: Option<&'static str>,
+    /// Scenarios in which it must be clearly better than that.
+    pub(crate) wins: &'static [&'static str],
+    /// Whether it must find nearly everything in caches that can be found.
+    pub(crate) reuses: bool,
+}
+
+/// All of them, in the order of the report. One that the gateway does not know is left out.
+pub(crate) const CONTESTANTS: [Contestant; 4] = [
+    Contestant {
+        name: "round_robin",
+        method: "round_robin",
+        config: "sticky = false",
+        nvcf: None,
+        wins: &[],
+        reuses: false,
+    },
+    Contestant {
+        name: "random",
+        method: "random",
+        config: "sticky = false",
+        nvcf: None,
+        wins: &[],
+        reuses: false,
+    },
+    Contestant {
+        name: "power_of_two",
+        method: "power_of_two",
+        config: "sticky = false",
+        nvcf: None,
+        wins: &[],
+        reuses: false,
+    },
+    Contestant {
+        name: "sticky power_of_two",
+        method: "power_of_two",
+        config: "sticky = true",
+        nvcf: None,
+        wins: &[],
+        reuses: false,
+    },
+];
+
+impl Contestant {
+    /// Its config at a time scale: simulated milliseconds become real ones, at least one.
+    pub(crate) fn config_at(&self, time_scale: f64) -> String {
+        let mut parts = self.config.split("{ms:");
+        let mut text = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let (number, rest) = part.split_once('}').unwrap_or((part, ""));
+            let simulated: f64 = number.parse().unwrap_or(0.0);
+            let real = (simulated / time_scale).round();
+            let least = if simulated > 0.0 { 1.0 } else { 0.0 };
+            text += &format!("{:.0}", real.max(least));
+            text += rest;
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_pairs_exist() {
+        for (place, contestant) in CONTESTANTS.iter().enumerate() {
+            let named = |name| CONTESTANTS.iter().position(|other| other.name == name);
+            assert_eq!(named(contestant.name), Some(place));
+            let pair = contestant.nvcf.map(named);
+            assert!(pair.is_none_or(|pair| pair.is_some_and(|pair| pair != place)));
+        }
+    }
+
+    #[test]
+    fn times_are_scaled() {
+        let contestant = Contestant {
+            config: "a_ms = {ms:4000}\nb_ms = {ms:2}\nc = 7\nd_ms = {ms:0}",
+            ..CONTESTANTS[0]
+        };
+        assert_eq!(
+            contestant.config_at(8.0),
+            "a_ms = 500\nb_ms = 1\nc = 7\nd_ms = 0"
+        );
+    }
+}
