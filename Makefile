@@ -15,10 +15,10 @@ CONFIG ?= config/weir.toml
 GUESTS = filters/Cargo.toml $(wildcard tests/guests/Cargo.toml) proxy/host/benches/passing-guest/Cargo.toml \
 	$(sort $(shell find examples -name Cargo.toml -not -path '*/target/*'))
 
-.PHONY: help setup setup-test run build test bench fmt fmt-check lint clippy check-deps clean
+.PHONY: help setup setup-test run build test bench bench-routing fmt fmt-check lint clippy check-deps clean
 
 help: ## this list
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1\t\2/p' Makefile | expand -t 16
 
 setup: ## install what building needs and is missing
 	@tests/setup/build
@@ -42,6 +42,10 @@ bench: setup ## measure the chain against a bare proxy (bench/chain.json in the 
 	cargo build --release --workspace --bins
 	"$(TARGET)/release/weir-bench"
 	cargo bench --workspace --bench phases
+
+bench-routing: setup ## measure the routing methods before simulated model servers (bench/routing.json, a picture per scenario)
+	cargo build --release --workspace --bins
+	"$(TARGET)/release/weir-bench-routing"
 
 fmt: ## format all Rust
 	cargo fmt --all

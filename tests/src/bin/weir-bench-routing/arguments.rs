@@ -77,8 +77,8 @@ fn number(argument: &str, text: &str, min: f64, max: f64) -> Result<f64, String>
 }
 
 const RUNS: u64 = 3;
-const RUN_REAL: Duration = Duration::from_secs(20);
-const TIME_SCALE: f64 = 8.0;
+const RUN_REAL: Duration = Duration::from_secs(24);
+const TIME_SCALE: f64 = 5.0;
 const QUICK_REAL: Duration = Duration::from_secs(10);
 const QUICK_SCENARIO: &str = "hotset";
 

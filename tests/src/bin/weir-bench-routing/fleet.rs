@@ -137,8 +137,8 @@ fn figure(text: &str, name: &str) -> io::Result<f64> {
 /// Beside the work on the prompt.
 const TTFT_MS: u64 = 30;
 const JITTER: f64 = 0.1;
-/// An event stands for some 16 tokens: 64 tokens per second.
-const EVENTS_PER_SECOND: f64 = 4.0;
+/// An event stands for some 32 tokens: 64 tokens per second.
+const EVENTS_PER_SECOND: f64 = 2.0;
 const DECODE_BATCH: u32 = 16;
 const OUTPUT_EVENTS_MAX: u32 = 64;
 

@@ -150,7 +150,7 @@ impl Svg {
             self.text(LEFT - 8.0, y + 4.0, "end", 12.0, &label);
         }
         for (share, label) in [
-            (0.0, "all"),
+            (0.0, "fastest"),
             (0.5, "p50"),
             (0.75, "p75"),
             (0.9, "p90"),

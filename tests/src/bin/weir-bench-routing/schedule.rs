@@ -10,7 +10,7 @@ pub(crate) struct Arrival {
     pub(crate) at: Duration,
     pub(crate) key: Key,
     pub(crate) prompt: Vec<Segment>,
-    /// Events of the answer. One stands for some 16 tokens of a real one.
+    /// Events of the answer. One stands for some 32 tokens of a real one.
     pub(crate) output: u32,
 }
 

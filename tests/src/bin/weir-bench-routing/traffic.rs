@@ -12,7 +12,7 @@ const SUFFIX: u8 = 2;
 const TURN: u8 = 3;
 
 /// Events of an answer, on average.
-const OUTPUT: u32 = 8;
+const OUTPUT: u32 = 4;
 
 /// Requests over shared prefixes, each with a text of its own at the end.
 struct Shared {
