@@ -18,40 +18,76 @@ pub(crate) struct Contestant {
 }
 
 /// All of them, in the order of the report. One that the gateway does not know is left out.
-pub(crate) const CONTESTANTS: [Contestant; 4] = [
+pub(crate) const CONTESTANTS: [Contestant; 7] = [
     Contestant {
         name: "round_robin",
         method: "round_robin",
-        config: "sticky = false",
-        nvcf: None,
-        wins: &[],
-        reuses: false,
+        config: ALONE,
+        ..PLAIN
     },
     Contestant {
         name: "random",
         method: "random",
-        config: "sticky = false",
-        nvcf: None,
-        wins: &[],
-        reuses: false,
+        config: ALONE,
+        ..PLAIN
     },
     Contestant {
         name: "power_of_two",
         method: "power_of_two",
-        config: "sticky = false",
-        nvcf: None,
-        wins: &[],
-        reuses: false,
+        config: ALONE,
+        ..PLAIN
     },
     Contestant {
-        name: "sticky power_of_two",
-        method: "power_of_two",
-        config: "sticky = true",
-        nvcf: None,
-        wins: &[],
-        reuses: false,
+        name: "groq_multiregion",
+        method: "groq_multiregion",
+        config: "last_cluster_affinity = true\n\
+                 [filters.routing-method.config.groq_multiregion]\n\
+                 ttft_bucket_size_ms = {ms:20}\n\
+                 cache_affinity_backend_selection_count = 2\n\
+                 cache_affinity_wait_ms = {ms:1000}\n\
+                 cache_affinity_input_tokens_scale = 0.5",
+        ..PLAIN
+    },
+    Contestant {
+        name: "groq_multiregion NVCF",
+        method: "groq_multiregion",
+        config: "last_cluster_affinity = false\n\
+                 [filters.routing-method.config.groq_multiregion]\n\
+                 ttft_bucket_size_ms = {ms:20}",
+        ..PLAIN
+    },
+    Contestant {
+        name: "pulsar",
+        method: "pulsar",
+        config: "[filters.routing-method.config.pulsar]\n\
+                 weight = \"configured\"\n\
+                 ttft_penalty_ms = {ms:5000}",
+        nvcf: Some("pulsar NVCF"),
+        wins: &["hotset", "bursty"],
+        reuses: true,
+    },
+    Contestant {
+        name: "pulsar NVCF",
+        method: "pulsar",
+        config: "last_cluster_affinity = false\n\
+                 [filters.routing-method.config.pulsar]\n\
+                 weight = \"configured\"\n\
+                 compat = true",
+        ..PLAIN
     },
 ];
+
+/// What most rows have.
+const PLAIN: Contestant = Contestant {
+    name: "",
+    method: "",
+    config: "",
+    nvcf: None,
+    wins: &[],
+    reuses: false,
+};
+/// The method alone, without keeping conversations where they are.
+const ALONE: &str = "sticky = false";
 
 impl Contestant {
     /// Its config at a time scale: simulated milliseconds become real ones, at least one.
