@@ -5,9 +5,9 @@
 pub(crate) struct Contestant {
     /// For people and for the report.
     pub(crate) name: &'static str,
-    /// The model's `routing_method`.
+    /// The filter's `default`, which is the method of models that name none.
     pub(crate) method: &'static str,
-    /// `[filters.routing-method.config]` in TOML. `{ms:N}` is N simulated milliseconds.
+    /// What else is in `[filters.routing-method.config]`, in TOML. `{ms:N}` is N simulated milliseconds.
     pub(crate) config: &'static str,
     /// The contestant that is the same method as NVCF defines it: the two are compared.
     pub(crate) nvcf: Option<&'static str>,

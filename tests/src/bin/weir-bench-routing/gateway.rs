@@ -130,15 +130,16 @@ impl Config {
              [log]\nlevel = \"warn\"\naccess = false\n\
              [[listeners]]\nname = \"main\"\nlisten = \"{address}\"\n\
              {FILTERS}\
-             [filters.routing-method.config]\n{routing}\n\
+             [filters.routing-method.config]\ndefault = \"{method}\"\n{routing}\n\
              [pipelines.default]\nfilters = [\"session-affinity\", \"routing-method\"]\n\
-             [clusters.sim]\nendpoints = [{endpoints}]\n\
-             [functions.bench.models.sim]\ncluster = \"sim\"\nrouting_method = \"{method}\"\n",
+             [clusters.sim]\nendpoints = [{endpoints}]\nslow_start_ms = {slow_start:.0}\n\
+             [functions.bench.models.sim]\ncluster = \"sim\"\n",
             cache = cache()?,
             admin = self.admin,
             address = self.address,
             routing = self.contestant.config_at(self.time_scale),
             method = self.contestant.method,
+            slow_start = SLOW_START_SIMULATED_MS / self.time_scale,
             endpoints = endpoints.join(", "),
         ))
     }
@@ -176,5 +177,6 @@ grants = { read_headers = ["x-multi-turn-session-id"], write_headers = ["x-multi
 module = "builtin:routing-method"
 limits = { request_ms = 2000, event_ms = 2000, init_ms = 10000 }
 "#;
+const SLOW_START_SIMULATED_MS: f64 = 10_000.0;
 const POLL_MS: u32 = 50;
 const START_DEADLINE: Duration = Duration::from_secs(120);
