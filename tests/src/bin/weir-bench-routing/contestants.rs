@@ -9,8 +9,10 @@ pub(crate) struct Contestant {
     pub(crate) method: &'static str,
     /// What else is in `[filters.routing-method.config]`, in TOML. `{ms:N}` is N simulated milliseconds.
     pub(crate) config: &'static str,
-    /// The contestant that is the same method as NVCF defines it: the two are compared.
+    /// The contestant that is the same method as NVCF defines it.
     pub(crate) nvcf: Option<&'static str>,
+    /// Whether the two must keep the bounds of the verdict.
+    pub(crate) judged: bool,
     /// Scenarios in which it must be clearly better than that.
     pub(crate) wins: &'static [&'static str],
     /// Whether it must find nearly everything in caches that can be found.
@@ -46,6 +48,7 @@ pub(crate) const CONTESTANTS: [Contestant; 7] = [
                  cache_affinity_backend_selection_count = 2\n\
                  cache_affinity_wait_ms = {ms:1000}\n\
                  cache_affinity_input_tokens_scale = 0.5",
+        nvcf: Some("groq_multiregion NVCF"),
         ..PLAIN
     },
     Contestant {
@@ -63,6 +66,7 @@ pub(crate) const CONTESTANTS: [Contestant; 7] = [
                  weight = \"configured\"\n\
                  ttft_penalty_ms = {ms:5000}",
         nvcf: Some("pulsar NVCF"),
+        judged: true,
         wins: &["hotset", "bursty"],
         reuses: true,
     },
@@ -83,6 +87,7 @@ const PLAIN: Contestant = Contestant {
     method: "",
     config: "",
     nvcf: None,
+    judged: false,
     wins: &[],
     reuses: false,
 };

@@ -127,6 +127,7 @@ impl Config {
             "[server]\nthreads = 1\ncache_dir = {cache:?}\n\
              [admin]\nlisten = \"{admin}\"\n\
              [reload]\npoll_ms = {POLL_MS}\n\
+             [streams]\ncomment_interval_ms = 0\n\
              [log]\nlevel = \"warn\"\naccess = false\n\
              [[listeners]]\nname = \"main\"\nlisten = \"{address}\"\n\
              {FILTERS}\

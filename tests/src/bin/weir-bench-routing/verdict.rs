@@ -32,7 +32,8 @@ pub(crate) fn lines(measured: &[Measured], contestants: &[Contestant]) -> Vec<Li
     let mut lines = Vec::new();
     for (place, contestant) in contestants.iter().enumerate() {
         let named = |name| contestants.iter().position(|other| other.name == name);
-        let nvcf = contestant.nvcf.and_then(named);
+        let nvcf = contestant.nvcf.filter(|_| contestant.judged);
+        let nvcf = nvcf.and_then(named);
         for scenario in measured {
             if let Some(nvcf) = nvcf {
                 lines.push(tail(scenario, contestant, place, nvcf));
@@ -138,6 +139,7 @@ mod tests {
             method: "m",
             config: "",
             nvcf,
+            judged: true,
             wins: &["hotset"],
             reuses: nvcf.is_some(),
         };
