@@ -32,6 +32,8 @@ pub struct ClusterTable {
     pub retries: u32,
     /// Which failures a further candidate may be tried after.
     pub resend: Resend,
+    /// How long a request waits for an endpoint with room before it is refused, in milliseconds.
+    pub max_wait_ms: u64,
     /// Sent upstream in the place of the caller's key.
     pub api_key: Option<Secret>,
     /// The header it is sent in: as `Bearer` in `authorization`, alone in any other.
@@ -137,7 +139,7 @@ impl ClusterTable {
     pub(crate) fn read(mut table: Table<'_>) -> Self {
         let workers = table.or("workers", false, Field::flag);
         let endpoints = if workers {
-            table.or("endpoints", Vec::new(), Endpoint::read_all)
+            table.or("endpoints", Vec::new(), Endpoint::read_any)
         } else {
             table.required(
                 "endpoints",
@@ -164,6 +166,7 @@ impl ClusterTable {
             idle_timeout_ms,
             retries: table.or("retries", 2, |f| f.integer(0..=16)),
             resend: table.or("resend", Resend::default(), resend),
+            max_wait_ms: table.or("max_wait_ms", 0, |f| f.integer(0..=60_000)),
             api_key: table.optional("api_key", Field::secret),
             api_key_header: table.or("api_key_header", "authorization".into(), one_header),
             pass_authorization: table.or("pass_authorization", false, Field::flag),
@@ -204,10 +207,15 @@ fn one_header(field: &Field<'_>) -> Option<String> {
 
 impl Endpoint {
     fn read_all(field: &Field<'_>) -> Option<Vec<Self>> {
-        let endpoints = field.list(Self::read)?;
-        if endpoints.is_empty() && field.is_empty_array() {
+        if field.is_empty_array() {
             return field.error("is empty".into(), "name at least one endpoint");
         }
+        Self::read_any(field)
+    }
+
+    /// None will do where workers serve.
+    fn read_any(field: &Field<'_>) -> Option<Vec<Self>> {
+        let endpoints = field.list(Self::read)?;
         for (index, endpoint) in endpoints.iter().enumerate() {
             if endpoints
                 .iter()
