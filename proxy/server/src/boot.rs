@@ -34,6 +34,8 @@ use crate::reload::{Ask, Reloader, watch};
 use crate::runtime::{Completion, Runtime};
 use crate::telemetry::{Exporter, Exporting, Metrics};
 use crate::tls::LiveCertificate;
+use crate::workers::listen::WorkerListener;
+use crate::workers::registry::Workers;
 
 /// Asks the reloader may be behind with.
 const ASKS_MAX: usize = 64;
@@ -143,6 +145,10 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
     );
     admin.add_tcp(&config.admin.listen.to_string());
     server.add_service(admin);
+    if let Some(address) = config.workers.listen {
+        let listener = WorkerListener::new(Arc::clone(&runtime), origin.clone(), address);
+        server.add_service(background_service("workers", listener));
+    }
     let reloader = Reloader::new(Arc::clone(&runtime), plan.file.clone(), certificates);
     let background = Background {
         runtime: Arc::clone(&runtime),
@@ -195,9 +201,11 @@ fn begin(plan: &Plan, origin: &Origin) -> Result<Begun, BootError> {
     })?;
     let metrics = Metrics::new(registry).map_err(|error| machine(error.to_string()))?;
     let fleet = Fleet::new();
+    let workers = Workers::default();
     let compiler = Compiler {
         host: &host,
         fleet: &fleet,
+        workers: &workers,
         origin,
         previous: None,
     };
@@ -211,7 +219,7 @@ fn begin(plan: &Plan, origin: &Origin) -> Result<Begun, BootError> {
         .key_sets
         .store(Arc::clone(&snapshot.key_sets));
     metrics.reloaded("applied", 1);
-    let (runtime, completions) = Runtime::new(host, fleet, metrics, spans, snapshot);
+    let (runtime, completions) = Runtime::new(host, fleet, workers, metrics, spans, snapshot);
     Ok(Begun {
         runtime,
         completions,

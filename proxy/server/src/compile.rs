@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use pingora::protocols::ALPN;
-use pingora::upstreams::peer::HttpPeer;
+use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 use weir_config::{
     ClusterTable, Config, ConfigError, Endpoint, FilterTable, ModelTable, ModuleRef, OnError,
 };
@@ -24,9 +24,12 @@ use weir_routing::{ClusterSpec, EjectionPolicy, Fleet, MemberSpec};
 use crate::builtin;
 use crate::key_sets;
 use crate::key_tables;
-use crate::snapshot::{Functions, ModelTarget, Route, Snapshot, Target, Upstream};
+use crate::members::{Members, Membership, Target, Way, WorkerMembership};
+use crate::snapshot::{Functions, ModelTarget, Route, Snapshot, Upstream};
 use crate::telemetry::KnownSets;
 use crate::upstream::IdleLinks;
+use crate::workers::listen;
+use crate::workers::registry::Workers;
 
 /// Streams on one HTTP/2 connection to a backend: enough for all that a model server takes;
 /// pingora's default of one would open a connection for each.
@@ -70,6 +73,8 @@ pub(crate) struct Compiler<'a> {
     pub(crate) host: &'a Arc<Host>,
     /// Keeps the state of backends.
     pub(crate) fleet: &'a Fleet,
+    /// Model servers that dial in.
+    pub(crate) workers: &'a Workers,
     /// Where the config comes from.
     pub(crate) origin: &'a Origin,
     /// Filters that have not changed keep their instances.
@@ -101,6 +106,7 @@ impl Compiler<'_> {
             errors.extend(more);
             KeySets::default()
         });
+        self.check_workers(&config, &text, &mut errors);
         if !errors.is_empty() {
             errors.sort_by_key(|error| (error.line, error.column));
             return Err(errors);
@@ -131,6 +137,8 @@ impl Compiler<'_> {
                     "restart the gateway: names of earlier configurations are kept",
                 )]
             })?;
+        let worker_tokens =
+            key_tables::worker_tokens(&config.workers, &self.host.services().interner);
         let default_chain = chains
             .get("default")
             .or_else(|| chains.values().next().filter(|_| chains.len() == 1))
@@ -146,7 +154,20 @@ impl Compiler<'_> {
             upstreams,
             key_tables: Arc::new(key_tables),
             key_sets: Arc::new(key_sets),
+            worker_tokens,
         })
+    }
+
+    /// The certificate that agents are shown.
+    fn check_workers(&self, config: &Config, text: &str, errors: &mut Vec<ConfigError>) {
+        if let Err(error) = listen::tls(&config.workers, self.origin) {
+            errors.push(self.error(
+                text,
+                "workers.tls",
+                error.to_string(),
+                "give the PEM files of a certificate chain and its key",
+            ));
+        }
     }
 
     fn filters(
@@ -285,9 +306,12 @@ impl Compiler<'_> {
                     None
                 }
             };
+            let spec = cluster_spec(name, table);
+            let cluster = self.fleet.cluster(&spec, weir_host::Services::now_ms());
+            let membership = Membership::Fixed(Arc::new(Members { cluster, targets }));
             upstreams.insert(
                 name.clone(),
-                Arc::new(upstream(self.fleet, name, table, targets, credential)),
+                Arc::new(upstream(name, table, membership, credential)),
             );
         }
         upstreams
@@ -313,26 +337,12 @@ impl Compiler<'_> {
         let authority = HeaderValue::from_str(authority)
             .map_err(|_| format!("`{authority}` cannot be a host name"))?;
         let mut peer = HttpPeer::new(address, table.tls.is_some(), sni);
-        let options = &mut peer.options;
-        options.connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
-        options.total_connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
-        options.idle_timeout = Some(Duration::from_millis(table.idle_timeout_ms));
-        options.alpn = if table.http2 { ALPN::H2 } else { ALPN::H1 };
-        options.max_h2_streams = H2_STREAMS_MAX as usize;
-        // What callers have not read waits in the windows of their streams. The connection has room
-        // for all of them: callers that read nothing must not keep the others' answers out.
-        options.h2_stream_window_size = Some(H2_STREAM_WINDOW_BYTES);
-        options.h2_connection_window_size = Some(H2_STREAM_WINDOW_BYTES * H2_STREAMS_MAX);
-        if let Some(tls) = &table.tls {
-            options.verify_cert = tls.verify;
-            options.verify_hostname = tls.verify;
-        }
-        let plain = (table.tls.is_none() && !table.http2).then(|| self.idle_links(address));
+        peer.options = peer_options(table);
         Ok(Target {
-            address,
+            way: Way::Tcp(address, self.idle_links(address)),
             peer,
             authority,
-            plain,
+            plain: table.tls.is_none() && !table.http2,
         })
     }
 
@@ -342,10 +352,13 @@ impl Compiler<'_> {
             let targets = previous
                 .upstreams
                 .values()
-                .flat_map(|upstream| &upstream.targets);
+                .flat_map(|upstream| upstream.membership.endpoints());
             targets
-                .filter(|target| target.address == address)
-                .find_map(|target| target.plain.clone())
+                .filter_map(|target| match &target.way {
+                    Way::Tcp(known, links) if *known == address => Some(Arc::clone(links)),
+                    _ => None,
+                })
+                .next()
         });
         known.unwrap_or_default()
     }
@@ -369,6 +382,11 @@ impl Compiler<'_> {
                 let Some(upstream) = upstreams.get(&model.cluster) else {
                     continue;
                 };
+                let upstream = if upstream.table.workers {
+                    Arc::new(self.with_workers(upstream, id, name)?)
+                } else {
+                    Arc::clone(upstream)
+                };
                 let upstream_model = model.upstream_model.as_deref().unwrap_or(name);
                 let settings = settings(model);
                 let settings_id = settings.id(interner)?;
@@ -385,7 +403,7 @@ impl Compiler<'_> {
                     uris: model.uris.clone(),
                     corrections: self.corrections(id, name),
                     chain: Arc::clone(chain),
-                    upstream: Arc::clone(upstream),
+                    upstream,
                     series: KnownSets::default(),
                 };
                 models.insert(name.as_str().into(), Arc::new(target));
@@ -394,6 +412,29 @@ impl Compiler<'_> {
             functions.insert(id.as_ref().into(), models);
         }
         Some(functions)
+    }
+
+    /// A cluster as it serves one model: by its endpoints and whoever has dialled in for that model.
+    /// `None` when there is no room for another pool of workers.
+    fn with_workers(&self, base: &Upstream, function: &str, model: &str) -> Option<Upstream> {
+        let function = weir_dialect::normal_routing_key(function);
+        let pool = self.workers.pool(&function, model)?;
+        let table = &base.table;
+        let membership = WorkerMembership::new(
+            pool,
+            // Loads and cursors are of one model: what dials in for another is another cluster.
+            cluster_spec(&format!("{}:{function}/{model}", base.name), table),
+            base.membership.endpoints().to_vec(),
+            table.max_concurrency,
+            peer_options(table),
+        );
+        let membership = Membership::Workers(Box::new(membership));
+        Some(upstream(
+            &base.name,
+            table,
+            membership,
+            base.credential.clone(),
+        ))
     }
 
     /// What was learned of a model outlives its configuration.
@@ -457,19 +498,36 @@ pub(crate) fn located(
     }
 }
 
-fn upstream(
-    fleet: &Fleet,
-    name: &str,
-    table: &ClusterTable,
-    targets: Vec<Target>,
-    credential: Option<(HeaderName, HeaderValue)>,
-) -> Upstream {
-    let ejection = EjectionPolicy {
+/// How pingora's connector treats connections to a cluster.
+fn peer_options(table: &ClusterTable) -> PeerOptions {
+    let mut options = PeerOptions::new();
+    options.connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
+    options.total_connection_timeout = Some(Duration::from_millis(table.connect_timeout_ms));
+    options.idle_timeout = Some(Duration::from_millis(table.idle_timeout_ms));
+    options.alpn = if table.http2 { ALPN::H2 } else { ALPN::H1 };
+    options.max_h2_streams = H2_STREAMS_MAX as usize;
+    // What callers have not read waits in the windows of their streams. The connection has room
+    // for all of them: callers that read nothing must not keep the others' answers out.
+    options.h2_stream_window_size = Some(H2_STREAM_WINDOW_BYTES);
+    options.h2_connection_window_size = Some(H2_STREAM_WINDOW_BYTES * H2_STREAMS_MAX);
+    if let Some(tls) = &table.tls {
+        options.verify_cert = tls.verify;
+        options.verify_hostname = tls.verify;
+    }
+    options
+}
+
+fn ejection(table: &ClusterTable) -> EjectionPolicy {
+    EjectionPolicy {
         consecutive_failures: table.ejection.consecutive_failures,
         base_ms: table.ejection.base_ms,
         max_percent: table.ejection.max_percent,
-    };
-    let spec = ClusterSpec {
+    }
+}
+
+/// A cluster with its endpoints as members.
+fn cluster_spec(name: &str, table: &ClusterTable) -> ClusterSpec {
+    ClusterSpec {
         name: name.to_owned(),
         members: table
             .endpoints
@@ -479,18 +537,26 @@ fn upstream(
                 ..MemberSpec::new(&endpoint.address, endpoint.weight)
             })
             .collect(),
-        ejection,
+        ejection: ejection(table),
         health: table.health.is_some(),
         slow_start_ms: table.slow_start_ms,
-    };
+    }
+}
+
+fn upstream(
+    name: &str,
+    table: &ClusterTable,
+    membership: Membership,
+    credential: Option<(HeaderName, HeaderValue)>,
+) -> Upstream {
     Upstream {
         name: Arc::from(name),
-        cluster: fleet.cluster(&spec, weir_host::Services::now_ms()),
-        targets,
+        membership,
         credential,
         pass_authorization: table.pass_authorization,
         retries: table.retries,
-        ejection,
+        max_wait: Duration::from_millis(table.max_wait_ms),
+        ejection: ejection(table),
         connect_timeout: Duration::from_millis(table.connect_timeout_ms),
         first_byte_timeout: Duration::from_millis(table.first_byte_timeout_ms),
         between_bytes_timeout: Duration::from_millis(table.between_bytes_timeout_ms),

@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use weir_pipeline::filter::Filter;
 use weir_pipeline::verdict::Summary;
 
+use crate::members::Way;
 use crate::runtime::{Completion, Runtime};
 
 /// Ended exchanges told of in one call.
@@ -75,10 +76,11 @@ pub(crate) async fn tick(runtime: Arc<Runtime>) {
             prune_at = now + PRUNE;
             snapshot.filters.values().for_each(|filter| filter.prune());
             for upstream in snapshot.upstreams.values() {
-                let links = upstream
-                    .targets
-                    .iter()
-                    .filter_map(|target| target.plain.as_ref());
+                let endpoints = upstream.membership.endpoints().iter();
+                let links = endpoints.filter_map(|target| match &target.way {
+                    Way::Tcp(_, links) => Some(links),
+                    Way::Tunnel(_) => None,
+                });
                 links.for_each(|links| links.sweep(upstream.idle_timeout));
             }
         }

@@ -31,7 +31,7 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
             let Some(health) = &upstream.table.health else {
                 continue;
             };
-            for candidate in upstream.cluster.backends() {
+            for candidate in upstream.members(&runtime).cluster.backends() {
                 let id = (
                     Arc::clone(&upstream.name),
                     Arc::clone(candidate.backend.id()),
@@ -76,7 +76,8 @@ async fn probe(
 /// Whether the backend answers the path with 2xx. Connections are not kept: a probe also asks
 /// whether new ones are accepted.
 async fn ask(runtime: &Runtime, upstream: &Upstream, candidate: &Member, path: &str) -> bool {
-    let Some(target) = upstream.targets.get(candidate.index as usize) else {
+    let members = upstream.members(runtime);
+    let Some(target) = members.targets.get(candidate.index as usize) else {
         return false;
     };
     let asked = async {

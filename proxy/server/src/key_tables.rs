@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use sha2::{Digest, Sha256};
-use weir_config::{Config, ConfigError, KeyEntry as Written};
+use weir_config::{Config, ConfigError, KeyEntry as Written, Secret, WorkerToken, WorkersTable};
 use weir_host::{KeyEntry, KeyTable, KeyTables};
 use weir_pipeline::intern::Interner;
 use weir_pipeline::principal::Principal;
@@ -69,12 +69,38 @@ pub(crate) fn read(
     }
 }
 
-fn key_entry(written: &Written, interner: &Interner) -> Option<KeyEntry> {
-    let sha256 = match (&written.sha256, &written.key) {
-        (Some(hash), _) => hex32(hash)?,
-        (None, Some(key)) => Sha256::digest(key.reveal()).into(),
-        (None, None) => return None,
+/// The tokens of workers as a table: the tenant of each is the function it serves.
+pub(crate) fn worker_tokens(table: &WorkersTable, interner: &Interner) -> KeyTable {
+    let entry = |token: &WorkerToken| {
+        let sha256 = hash(token.sha256.as_deref(), token.token.as_ref())?;
+        let function = weir_dialect::normal_routing_key(&token.function);
+        let principal = Principal {
+            id: interner.intern(&token.id),
+            subject: Arc::from(token.id.as_str()),
+            tenant: Arc::from(function.as_ref()),
+            plan: Arc::default(),
+            scopes: Vec::new(),
+            models: Vec::new(),
+            priority: None,
+        };
+        Some(KeyEntry {
+            sha256,
+            principal: Arc::new(principal),
+        })
     };
+    KeyTable::new("workers", table.tokens.iter().filter_map(entry).collect())
+}
+
+fn hash(sha256: Option<&str>, secret: Option<&Secret>) -> Option<[u8; 32]> {
+    match (sha256, secret) {
+        (Some(hash), _) => hex32(hash),
+        (None, Some(secret)) => Some(Sha256::digest(secret.reveal()).into()),
+        (None, None) => None,
+    }
+}
+
+fn key_entry(written: &Written, interner: &Interner) -> Option<KeyEntry> {
+    let sha256 = hash(written.sha256.as_deref(), written.key.as_ref())?;
     let principal = Principal {
         id: interner.intern(&written.id),
         subject: Arc::from(written.id.as_str()),

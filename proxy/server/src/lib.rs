@@ -1,7 +1,8 @@
 //! The gateway: alone knows pingora, and the order of things. Rooms in reading order: `cli` (the
 //! commands), `boot` (a process from a configuration), `gateway` (where pingora hands over),
 //! `request` (the steps of a model call), `passthrough` (everything else), `snapshot` and `compile`
-//! (the configuration ready to serve), `runtime` (what outlives it), `reload`, `admin`.
+//! (the configuration ready to serve), `members` and `workers` (who serves it, and who dials in to),
+//! `runtime` (what outlives it), `reload`, `admin`.
 
 mod cli;
 
@@ -19,6 +20,7 @@ mod complete;
 mod health_check;
 mod key_sets;
 mod key_tables;
+mod members;
 mod outbound;
 mod reload;
 mod snapshot;
@@ -26,5 +28,6 @@ mod upstream;
 
 mod admin;
 mod telemetry;
+mod workers;
 
 pub use cli::main;

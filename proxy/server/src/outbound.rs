@@ -13,8 +13,9 @@ use weir_host::{
 };
 use weir_routing::{Candidate, Reservation};
 
+use crate::members::{Members, Target};
 use crate::runtime::Runtime;
-use crate::snapshot::{Target, Upstream};
+use crate::snapshot::Upstream;
 use crate::upstream::{Link, Wanted, connect, release};
 
 /// Sends over the gateway's own connections. Holds the runtime weakly: the runtime's host holds this.
@@ -56,13 +57,14 @@ async fn send(
     if request.tls_only && upstream.table.tls.is_none() {
         return Err(OutboundError::Plaintext);
     }
+    let members = upstream.members(runtime);
     let mut tried = Vec::new();
     for _ in 0..=upstream.retries {
-        let Some((index, reservation)) = reserve(runtime, upstream, &tried) else {
+        let Some((index, reservation)) = reserve(runtime, &members, &tried) else {
             break;
         };
         tried.push(index);
-        let target = upstream
+        let target = members
             .targets
             .get(index as usize)
             .ok_or(OutboundError::Internal)?;
@@ -83,8 +85,8 @@ async fn send(
     Err(OutboundError::Unavailable)
 }
 
-fn reserve(runtime: &Runtime, upstream: &Upstream, tried: &[u32]) -> Option<(u32, Reservation)> {
-    let candidates = upstream.cluster.candidates(runtime.now_ms(), tried);
+fn reserve(runtime: &Runtime, members: &Members, tried: &[u32]) -> Option<(u32, Reservation)> {
+    let candidates = members.cluster.candidates(runtime.now_ms(), tried);
     let count = candidates.len() as u64;
     let start = candidates.next_cursor();
     (0..count)

@@ -14,6 +14,7 @@ use weir_pipeline::facts::{ResponseFacts, Transport};
 use weir_pipeline::verdict::{Choice, End};
 use weir_routing::{Candidate, Reservation};
 
+use crate::members::Members;
 use crate::request::exchange::Exchange;
 use crate::request::headers::{self, X_REQUEST_ID, X_ROUTING_METHOD};
 use crate::request::refuse::{self, Refusal};
@@ -27,6 +28,8 @@ use crate::telemetry::Active;
 pub(crate) struct Passage {
     exchange: Exchange,
     upstream: Arc<Upstream>,
+    /// Its backends when the exchange began.
+    members: Arc<Members>,
     /// Path for the upstream when the route strips its prefix.
     path: Option<String>,
     excluded: Vec<u32>,
@@ -54,6 +57,7 @@ impl Passage {
         trace::join(&mut exchange);
         match Self::admit(&mut exchange, &snapshot, downstream).await {
             Ok(route) => Ok(Box::new(Self {
+                members: route.upstream.members(runtime),
                 upstream: Arc::clone(&route.upstream),
                 path: stripped(route, downstream.req_header()),
                 excluded: Vec::new(),
@@ -106,7 +110,7 @@ impl Passage {
         self.exchange.progress.sent_at = Some(tokio::time::Instant::now());
         self.reservation = Some(reservation);
         self.excluded.push(index);
-        let target = self.upstream.targets.get(index as usize);
+        let target = self.members.targets.get(index as usize);
         let target = target.ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
         let mut peer = target.peer.clone();
         // An upgraded connection may be silent for as long as its ends like.
@@ -119,7 +123,7 @@ impl Passage {
     async fn choose(&mut self) -> Result<(u32, Reservation), Refusal> {
         let name = &self.upstream.name;
         let now_ms = self.exchange.runtime.now_ms();
-        let candidates = self.upstream.cluster.candidates(now_ms, &self.excluded);
+        let candidates = self.members.cluster.candidates(now_ms, &self.excluded);
         let mut preferred = None;
         if let Some(chain) = self.exchange.chain() {
             let mut facts = self.exchange.take_facts()?;
@@ -151,7 +155,7 @@ impl Passage {
         if self.exchange.held.is_none() {
             self.exchange.held = Some(Refusal::upstream_failed(error));
         }
-        let more = self.tries_left > 0 && self.excluded.len() < self.upstream.targets.len();
+        let more = self.tries_left > 0 && self.excluded.len() < self.members.targets.len();
         self.tries_left = self.tries_left.saturating_sub(1);
         if more {
             self.exchange.held = None;

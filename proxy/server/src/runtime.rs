@@ -11,14 +11,20 @@ use tokio::time::Instant;
 use weir_host::Host;
 use weir_pipeline::filter::Filter;
 use weir_pipeline::verdict::Summary;
-use weir_routing::Fleet;
+use weir_routing::{Fleet, LastDomains};
 
 use crate::reload::History;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Metrics, Spans};
+use crate::workers::registry::Workers;
 
 /// Ended exchanges that wait for filters with a `complete` phase; more are dropped and counted.
 pub(crate) const COMPLETIONS_MAX: usize = 8192;
+
+/// Conversations whose backend is remembered, and for how long after their last answer: a prompt
+/// cache keeps them no longer than that.
+const CONVERSATIONS_MAX: usize = 100_000;
+const CONVERSATION_TTL_MS: u64 = 3_600_000;
 
 /// An ended exchange on its way to the filters that want to hear of it.
 pub(crate) type Completion = (Arc<dyn Filter>, Summary);
@@ -29,6 +35,10 @@ pub(crate) struct Runtime {
     pub(crate) host: Arc<Host>,
     /// Loads and health of backends.
     pub(crate) fleet: Fleet,
+    /// Model servers that have dialled in.
+    pub(crate) workers: Workers,
+    /// Where conversations were served last.
+    pub(crate) last_domains: LastDomains,
     /// Counters.
     pub(crate) metrics: Metrics,
     /// Where exchanges leave their spans, if they are exported.
@@ -51,6 +61,7 @@ impl Runtime {
     pub(crate) fn new(
         host: Arc<Host>,
         fleet: Fleet,
+        workers: Workers,
         metrics: Metrics,
         spans: Option<Spans>,
         snapshot: Snapshot,
@@ -61,6 +72,8 @@ impl Runtime {
         let runtime = Self {
             host,
             fleet,
+            workers,
+            last_domains: LastDomains::new(CONVERSATIONS_MAX, CONVERSATION_TTL_MS),
             metrics,
             spans,
             connector: Connector::new(None),

@@ -1,22 +1,21 @@
 //! The live configuration compiled: immutable, pinned by an exchange from start to end.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue};
-use pingora::upstreams::peer::HttpPeer;
 use weir_config::{ClusterTable, Config, PriorityTable, RouteTable};
-use weir_host::{KeySets, KeyTables, WasmFilter};
+use weir_host::{KeySets, KeyTable, KeyTables, WasmFilter};
 use weir_pipeline::chain::Chain;
 use weir_pipeline::correction::Corrections;
 use weir_pipeline::intern::NameId;
 use weir_pipeline::settings::ModelSettings;
-use weir_routing::{Cluster, EjectionPolicy};
+use weir_routing::EjectionPolicy;
 
+use crate::members::{Members, Membership};
+use crate::runtime::Runtime;
 use crate::telemetry::KnownSets;
-use crate::upstream::IdleLinks;
 
 /// Models by function id and model name.
 pub(crate) type Functions = HashMap<Box<str>, HashMap<Box<str>, Arc<ModelTarget>>>;
@@ -44,6 +43,8 @@ pub(crate) struct Snapshot {
     pub(crate) key_tables: Arc<KeyTables>,
     /// Whose tokens count; made live together with the snapshot.
     pub(crate) key_sets: Arc<KeySets>,
+    /// Tokens of workers; the tenant of each is the function it serves.
+    pub(crate) worker_tokens: KeyTable,
 }
 
 impl Snapshot {
@@ -106,16 +107,16 @@ impl ModelTarget {
 pub(crate) struct Upstream {
     /// Name in the config.
     pub(crate) name: Arc<str>,
-    /// Its backends and their state.
-    pub(crate) cluster: Arc<Cluster>,
-    /// How each backend is dialled, by [`weir_routing::Candidate::index`].
-    pub(crate) targets: Vec<Target>,
+    /// Its backends, their state and how each is dialled.
+    pub(crate) membership: Membership,
     /// The cluster's own credential, and the header it goes in.
     pub(crate) credential: Option<(HeaderName, HeaderValue)>,
     /// Whether the caller's credential goes upstream.
     pub(crate) pass_authorization: bool,
     /// Further candidates tried.
     pub(crate) retries: u32,
+    /// How long an exchange waits for a backend with room.
+    pub(crate) max_wait: Duration,
     /// When a backend is taken out.
     pub(crate) ejection: EjectionPolicy,
     /// To a new connection.
@@ -132,16 +133,11 @@ pub(crate) struct Upstream {
     pub(crate) table: ClusterTable,
 }
 
-/// One backend as an address.
-pub(crate) struct Target {
-    /// Resolved when the config was compiled.
-    pub(crate) address: SocketAddr,
-    /// For pingora's connector.
-    pub(crate) peer: HttpPeer,
-    /// Idle connections, for plaintext HTTP/1.1; other backends are dialled by pingora.
-    pub(crate) plain: Option<Arc<IdleLinks>>,
-    /// What goes into `host`.
-    pub(crate) authority: HeaderValue,
+impl Upstream {
+    /// The members of now. An exchange takes them once: what it has tried are positions in them.
+    pub(crate) fn members(&self, runtime: &Runtime) -> Arc<Members> {
+        self.membership.now(&runtime.fleet, runtime.now_ms())
+    }
 }
 
 /// A pass-through route.

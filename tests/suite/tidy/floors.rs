@@ -43,6 +43,7 @@ const FLOORS: [(&str, &[&str], &[&str]); 12] = [
             "pipeline",
             "host",
             "simulator",
+            "tunnel",
         ],
         &["wasmtime"],
     ),

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::admin::answer::{fault, json, of_type, plain, with_allow};
-use crate::admin::{clusters, config, filters, functions};
+use crate::admin::{clusters, config, filters, functions, workers};
 use crate::reload::{Ask, Reply};
 use crate::runtime::Runtime;
 
@@ -50,6 +50,7 @@ impl Admin {
             ("/config/rollback", "POST") => self.roll_back(body).await,
             ("/filters", "GET") => json(StatusCode::OK, &filters::all(&snapshot)),
             ("/clusters", "GET") => json(StatusCode::OK, &clusters::all(runtime, &snapshot)),
+            ("/workers", "GET") => json(StatusCode::OK, &workers::all(runtime)),
             ("/reload", "POST") => {
                 self.ask(|reply| Ask::Force {
                     why: "api",
@@ -130,7 +131,7 @@ struct Row {
     about: &'static str,
 }
 
-const ROUTES: [Row; 13] = [
+const ROUTES: [Row; 14] = [
     Row {
         method: "GET",
         path: "/healthz",
@@ -170,6 +171,11 @@ const ROUTES: [Row; 13] = [
         method: "GET",
         path: "/clusters",
         about: "clusters: health, load, ejections",
+    },
+    Row {
+        method: "GET",
+        path: "/workers",
+        about: "workers that have dialled in, and what they serve",
     },
     Row {
         method: "POST",

@@ -9,7 +9,8 @@ use crate::snapshot::Snapshot;
 pub(crate) fn all(runtime: &Runtime, snapshot: &Snapshot) -> Value {
     let now_ms = runtime.now_ms();
     let clusters = snapshot.upstreams.iter().map(|(name, upstream)| {
-        let backends: Vec<Value> = upstream
+        let members = upstream.members(runtime);
+        let backends: Vec<Value> = members
             .cluster
             .backends()
             .iter()

@@ -6,6 +6,7 @@ mod clusters;
 mod config;
 mod filters;
 mod functions;
+mod workers;
 
 pub(crate) use app::Admin;
 pub(crate) use functions::PATH as FUNCTIONS_PATH;

@@ -11,6 +11,7 @@ use crate::cli::output::{OK, complain, counted, errors_found, misused, say};
 use crate::cli::{config_file, module_cache};
 use crate::compile::Compiler;
 use crate::snapshot::Snapshot;
+use crate::workers::registry::Workers;
 
 /// Reads the configuration, loads every module, asks each filter about its own table, resolves
 /// every address, and prints all errors with file, line, key and what to do.
@@ -38,6 +39,7 @@ pub(crate) fn check(args: CheckArgs) -> ExitCode {
     let compiler = Compiler {
         host: &host,
         fleet: &Fleet::new(),
+        workers: &Workers::default(),
         origin: &found.origin,
         previous: None,
     };

@@ -409,6 +409,7 @@ fn compile(
     let compiler = Compiler {
         host: &runtime.host,
         fleet: &runtime.fleet,
+        workers: &runtime.workers,
         origin,
         previous: Some(&live),
     };

@@ -65,6 +65,7 @@ pub(crate) fn files(config_file: &Path, folder: &Path, config: &Config) -> Vec<P
         .listeners
         .iter()
         .filter_map(|listener| listener.tls.as_ref())
+        .chain(&config.workers.tls)
     {
         files.push(weir_config::resolve(folder, &tls.cert));
         files.push(weir_config::resolve(folder, &tls.key));

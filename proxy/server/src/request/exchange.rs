@@ -13,6 +13,7 @@ use crate::request::refuse::Refusal;
 use crate::request::trace::Hop;
 use crate::runtime::Runtime;
 use crate::snapshot::{ModelTarget, Snapshot};
+use crate::workers::observed::Observation;
 
 /// One request and its answer.
 pub(crate) struct Exchange {
@@ -59,6 +60,8 @@ pub(crate) struct Call {
 /// How far an exchange has come.
 #[derive(Default)]
 pub(crate) struct Progress {
+    /// How the exchange counts for the worker in use, if it is one.
+    pub(crate) observation: Option<Observation>,
     /// The backend in use, or the last one.
     pub(crate) backend: Option<Arc<str>>,
     /// How many upstream tries were made.

@@ -1,27 +1,26 @@
-//! Step 4: choose a backend, ask it, and try the next while nothing has reached the caller.
+//! Step 4: ask the chosen backend, and try the next while nothing has reached the caller.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use pingora::connectors::http::Connector;
 use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use weir_config::Resend;
-use weir_pipeline::verdict::{Choice, End};
-use weir_routing::{Candidate, CandidateSet, Demand, Reservation, Waiting};
+use weir_pipeline::verdict::End;
+use weir_routing::{Demand, Reservation};
 
+use crate::members::{Target, Way};
 use crate::request::exchange::Exchange;
 use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
+use crate::request::route::{Chosen, Selection};
 use crate::request::serve::Connection;
 use crate::request::{relay, upstream_request};
-use crate::snapshot::{Target, Upstream};
+use crate::snapshot::Upstream;
 use crate::upstream::{Link, Wanted, connect, is_undelivered, release};
-
-/// Longest time a routing filter may make an exchange wait in all.
-const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// A try that did not answer the caller.
 pub(crate) struct Failure {
@@ -80,11 +79,15 @@ impl Failure {
     /// No answer came.
     fn unanswered(tried: &Unanswered, upstream: &Upstream) -> Self {
         let undelivered = tried.unconnected || is_undelivered(&tried.error);
-        let refusal = Refusal::upstream_failed(&tried.error);
+        let timed_out = matches!(
+            tried.error.etype(),
+            pingora::ErrorType::ReadTimedout | pingora::ErrorType::WriteTimedout
+        );
+        let retry = undelivered || upstream.table.resend == Resend::Unanswered;
         Self {
-            retry: undelivered || upstream.table.resend == Resend::Unanswered,
-            stale: tried.reused && undelivered,
-            refusal,
+            refusal: Refusal::upstream_failed(&tried.error),
+            retry,
+            stale: tried.reused && retry && !timed_out,
         }
     }
 }
@@ -99,34 +102,24 @@ pub(crate) async fn forward(
         None => return Err(Refusal::internal()),
     };
     let body = upstream_request::body(exchange)?;
-    let mut excluded: Vec<u32> = Vec::new();
+    let mut selection = Selection::begin(exchange, &upstream);
     let mut tries_left = upstream.retries;
     let mut last: Option<Refusal> = None;
     loop {
-        let (index, mut reservation) =
-            match choose(exchange, downstream, &upstream, &excluded).await {
-                Ok(chosen) => chosen,
-                // Why the tried ones failed says more than that there are no more.
-                Err(refusal) => return Err(last.unwrap_or(refusal)),
-            };
+        let mut chosen = match selection.next(exchange, downstream).await {
+            Ok(chosen) => chosen,
+            // Why the tried ones failed says more than that there are no more.
+            Err(refusal) => return Err(last.unwrap_or(refusal)),
+        };
         let mut wanted = Wanted::Any;
         let failure = loop {
-            match attempt(
-                exchange,
-                downstream,
-                &upstream,
-                index,
-                &mut reservation,
-                &body,
-                wanted,
-            )
-            .await
-            {
+            match attempt(exchange, downstream, &upstream, &mut chosen, &body, wanted).await {
                 Ok(connection) => {
                     if matches!(exchange.progress.end, End::UpstreamError | End::Timeout) {
-                        note_failure(exchange, &upstream, &reservation);
+                        note_failure(exchange, &upstream, &chosen.reservation);
                     } else {
-                        reservation.backend().record_success();
+                        chosen.reservation.backend().record_success();
+                        selection.remember(exchange, &chosen);
                     }
                     return Ok(connection);
                 }
@@ -135,13 +128,13 @@ pub(crate) async fn forward(
             }
         };
         if failure.refusal.end() != End::ClientGone {
-            note_failure(exchange, &upstream, &reservation);
+            note_failure(exchange, &upstream, &chosen.reservation);
         }
         if !failure.retry || tries_left == 0 {
             return Err(failure.refusal);
         }
         tries_left -= 1;
-        excluded.push(index);
+        selection.exclude(chosen.reservation.backend());
         last = Some(failure.refusal);
         exchange.runtime.metrics.retried(&upstream.name);
     }
@@ -155,105 +148,20 @@ pub(crate) fn note_failure(exchange: &Exchange, upstream: &Upstream, reservation
     }
 }
 
-/// Asks the chain for a ranking and takes the first candidate that can be reserved.
-async fn choose(
-    exchange: &mut Exchange,
-    downstream: &mut ServerSession,
-    upstream: &Upstream,
-    excluded: &[u32],
-) -> Result<(u32, Reservation), Refusal> {
-    let affinity_hash = exchange
-        .affinity
-        .as_ref()
-        .map_or(0, |affinity| affinity.hash);
-    let give_up = Instant::now() + ROUTE_WAIT_MAX;
-    let mut waiting: Option<Waiting> = None;
-    loop {
-        let candidates = upstream
-            .cluster
-            .candidates(exchange.runtime.now_ms(), excluded);
-        if candidates.is_empty() {
-            return Err(Refusal::no_backend(&upstream.name));
-        }
-        match rank(exchange, &candidates, affinity_hash).await? {
-            Choice::WaitMs(ms) => {
-                let pause = Duration::from_millis(u64::from(ms.max(1)));
-                if Instant::now() + pause > give_up {
-                    return Err(Refusal::overloaded(&upstream.name));
-                }
-                let Some(waiting) = &mut waiting else {
-                    // Asked once more with a place among those who wait: what changes from here on
-                    // is not missed.
-                    let facts = exchange.facts.as_ref();
-                    let demand = facts.map_or_else(Demand::default, |facts| facts.demand());
-                    waiting = Some(upstream.cluster.wait(demand.priority));
-                    continue;
-                };
-                let woken = async {
-                    tokio::select! {
-                        () = waiting.changed() => {}
-                        () = sleep(pause) => {}
-                    }
-                };
-                while_waiting(exchange, downstream, pin!(woken))
-                    .await
-                    .map_err(|CallerGone| Refusal::caller_gone())?;
-            }
-            Choice::Pick(position) => return reserve(upstream, &candidates, &[position], true),
-            Choice::Ranked(ranking) => return reserve(upstream, &candidates, &ranking, false),
-            Choice::Abstain | Choice::Reject(_) => {
-                return reserve(upstream, &candidates, &[], true);
-            }
-        }
-    }
-}
-
-async fn rank(
-    exchange: &mut Exchange,
-    candidates: &CandidateSet,
-    affinity_hash: u64,
-) -> Result<Choice, Refusal> {
-    let chain = exchange.chain().ok_or_else(Refusal::internal)?;
-    let mut facts = exchange.take_facts()?;
-    facts.candidates = Some(candidates.clone());
-    facts.affinity.clone_from(&exchange.affinity);
-    facts.view.attempt = exchange.progress.tries;
-    facts.view.traits.retry_attempt = exchange.progress.tries > 0;
-    let (mut facts, result) = chain.route(facts, affinity_hash).await;
-    facts.candidates = None;
-    exchange.facts = Some(facts);
-    result.map_err(|stop| Refusal::stopped(stop, End::Denied))
-}
-
-/// The first of `ranking` with room; with `others` whoever else has room after them.
-fn reserve(
-    upstream: &Upstream,
-    candidates: &CandidateSet,
-    ranking: &[u32],
-    others: bool,
-) -> Result<(u32, Reservation), Refusal> {
-    let rest = (0..u32::try_from(candidates.len()).unwrap_or(u32::MAX)).filter(|_| others);
-    ranking
-        .iter()
-        .copied()
-        .chain(rest)
-        .filter_map(|position| candidates.at(position))
-        .find_map(Candidate::reserve)
-        .ok_or_else(|| Refusal::overloaded(&upstream.name))
-}
-
 /// One try: connect, send, read the head, relay.
 async fn attempt(
     exchange: &mut Exchange,
     downstream: &mut ServerSession,
     upstream: &Upstream,
-    index: u32,
-    reservation: &mut Reservation,
+    chosen: &mut Chosen,
     body: &Bytes,
     wanted: Wanted,
 ) -> Result<Connection, Failure> {
     let internal = || Failure::last(Refusal::internal());
-    let target = upstream.targets.get(index as usize).ok_or_else(internal)?;
+    let members = Arc::clone(&chosen.members);
+    let target = members.targets.get(chosen.index as usize);
+    let target = target.ok_or_else(internal)?;
+    let reservation = &mut chosen.reservation;
     let head = upstream_request::head(exchange, upstream, target, body).map_err(Failure::last)?;
     exchange.progress.backend = Some(reservation.backend().id().clone());
     exchange.progress.tries += 1;
@@ -266,6 +174,16 @@ async fn attempt(
     let facts = exchange.facts.as_ref();
     let demand = facts.map_or_else(Demand::default, |facts| facts.demand());
     reservation.await_input(&demand);
+    exchange.progress.observation = match &target.way {
+        Way::Tcp(..) => None,
+        Way::Tunnel(seat) => {
+            let Demand {
+                input_tokens,
+                priority,
+            } = demand;
+            Some(seat.observer.begin(input_tokens, priority))
+        }
+    };
     let runtime = exchange.runtime.clone();
     let asking = pin!(ask(
         &runtime.connector,

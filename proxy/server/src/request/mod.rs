@@ -1,7 +1,7 @@
 //! One LLM exchange, top to bottom. The steps are siblings; none imports another's insides.
 //!
 //! In reading order: [`serve`] (the whole), [`exchange`] (its state), [`classify`] (with
-//! [`sessions`]), [`admit`], [`answer`], [`forward`] (route, connect, send, retry; [`patience`]
+//! [`sessions`]), [`admit`], [`answer`], [`forward`] (connect, send, retry; [`route`] for where to; [`patience`]
 //! while it waits), [`upstream_request`], [`relay`] for one answer, [`stream`] for many events
 //! ([`opening`] until the first that counts, [`events`] for each, [`aggregate`] for callers that
 //! want one answer of them), [`settle`], [`refuse`], [`headers`],
@@ -21,6 +21,7 @@ pub(crate) mod opening;
 pub(crate) mod patience;
 pub(crate) mod refuse;
 pub(crate) mod relay;
+pub(crate) mod route;
 pub(crate) mod serve;
 pub(crate) mod sessions;
 pub(crate) mod settle;

@@ -304,6 +304,13 @@ impl Refusal {
         refusal
     }
 
+    /// Nobody has ever served the model.
+    pub(crate) fn never_served(model: &str) -> Self {
+        let message = format!("no worker has ever served `{model}`, check the name");
+        let code = "no_eligible_candidates";
+        Self::new(StatusCode::NOT_FOUND, code, End::UpstreamError, message)
+    }
+
     /// Everybody is busy.
     pub(crate) fn overloaded(cluster: &str) -> Self {
         let message =

@@ -148,7 +148,8 @@ fn declined(status: StatusCode, headers: &HeaderMap, upstream: &Upstream) -> boo
 /// Whether there is somebody else to ask; the last one's own words go to the caller.
 pub(crate) fn may_retry(exchange: &Exchange, upstream: &Upstream) -> bool {
     let tries = u32::from(exchange.progress.tries);
-    tries <= upstream.retries && (tries as usize) < upstream.targets.len()
+    tries <= upstream.retries
+        && (tries as usize) < upstream.members(&exchange.runtime).targets.len()
 }
 
 /// Notes the first byte of an answer.
@@ -162,7 +163,11 @@ pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation) {
         .progress
         .sent_at
         .map_or(0, |sent| (now - sent).as_micros());
-    reservation.first_byte(u64::try_from(since).unwrap_or(u64::MAX));
+    let since_us = u64::try_from(since).unwrap_or(u64::MAX);
+    reservation.first_byte(since_us);
+    if let Some(observation) = &mut exchange.progress.observation {
+        observation.first_output(since_us);
+    }
 }
 
 /// The response phases, then the head for the caller.

@@ -19,6 +19,11 @@ pub(crate) fn settle(mut exchange: Exchange) {
     learn(&exchange, &usage);
     let times = Times::of(&exchange, &usage);
     exchange.runtime.metrics.ended(&exchange, &usage, &times);
+    if let Some(mut observation) = exchange.progress.observation.take()
+        && exchange.progress.end == End::Ok
+    {
+        observation.whole(usage.output_tokens, times.generating_us());
+    }
     if exchange.snapshot.config.log.access {
         access_log(&exchange, &usage, &times);
     }
@@ -85,6 +90,12 @@ pub(crate) struct Times {
 }
 
 impl Times {
+    /// From the first byte to the last, in microseconds.
+    fn generating_us(&self) -> u64 {
+        let generating = self.ttft.map_or(Duration::ZERO, |ttft| self.total - ttft);
+        u64::try_from(generating.as_micros()).unwrap_or(u64::MAX)
+    }
+
     fn of(exchange: &Exchange, usage: &Usage) -> Self {
         let progress = &exchange.progress;
         let now = Instant::now();

@@ -3,15 +3,16 @@
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Uri};
 use pingora::http::RequestHeader;
 use weir_dialect::{Api, peek, splice};
 
+use crate::members::{Target, Way};
 use crate::request::exchange::Exchange;
 use crate::request::headers::{self, X_REQUEST_ID};
 use crate::request::refuse::Refusal;
-use crate::snapshot::{Target, Upstream};
+use crate::snapshot::Upstream;
 
 /// The body for the upstream, the same for every try.
 pub(crate) fn body(exchange: &Exchange) -> Result<Bytes, Refusal> {
@@ -61,6 +62,12 @@ pub(crate) fn head(
     }
     if !upstream.table.http2 {
         parts.headers.insert(HOST, target.authority.clone());
+    }
+    if target.plain && matches!(target.way, Way::Tunnel(_)) {
+        // The stream carries no other request: the model server ends it in good order.
+        parts
+            .headers
+            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     parts
         .headers

@@ -1,6 +1,7 @@
 //! A session with a backend, and what becomes of it.
 
 use std::io;
+use std::net::SocketAddr;
 
 use pingora::connectors::http::Connector;
 use pingora::protocols::http::client::HttpSession;
@@ -11,8 +12,10 @@ use pingora::{Error, ErrorType};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::snapshot::{Target, Upstream};
+use crate::members::{Target, Way};
+use crate::snapshot::Upstream;
 use crate::upstream::joined::JoinedWrites;
+use crate::workers::dial;
 
 /// A session ready for a request.
 pub(crate) struct Link {
@@ -38,7 +41,7 @@ pub(crate) async fn connect(
     target: &Target,
     wanted: Wanted,
 ) -> pingora::Result<Link> {
-    let Some(plain) = &target.plain else {
+    if !target.plain {
         let (session, reused) = match wanted {
             Wanted::Any => Box::pin(connector.get_http_session(&target.peer)).await?,
             Wanted::New => {
@@ -49,9 +52,10 @@ pub(crate) async fn connect(
             }
         };
         return Ok(Link { session, reused });
-    };
+    }
     if wanted == Wanted::Any
-        && let Some(stream) = plain.take(upstream.idle_timeout)
+        && let Way::Tcp(_, idle) = &target.way
+        && let Some(stream) = idle.take(upstream.idle_timeout)
     {
         return Ok(Link {
             session: HttpSession::H1(Http1Session::new(stream)),
@@ -64,7 +68,17 @@ pub(crate) async fn connect(
 
 /// Opens a plaintext connection.
 async fn open(upstream: &Upstream, target: &Target) -> pingora::Result<Link> {
-    let address = target.address;
+    let stream = match &target.way {
+        Way::Tcp(address, _) => tcp(upstream, *address).await?,
+        Way::Tunnel(seat) => dial::open(&seat.link.tunnel).await?,
+    };
+    Ok(Link {
+        session: HttpSession::H1(Http1Session::new(Box::new(stream))),
+        reused: false,
+    })
+}
+
+async fn tcp(upstream: &Upstream, address: SocketAddr) -> pingora::Result<L4Stream> {
     let connected = match timeout(upstream.connect_timeout, TcpStream::connect(address)).await {
         Ok(connected) => connected.map_err(|error| {
             let kind = match error.kind() {
@@ -88,10 +102,7 @@ async fn open(upstream: &Upstream, target: &Target) -> pingora::Result<Link> {
         .set_nodelay(true)
         .map_err(|error| Error::because(ErrorType::SocketError, "setting nodelay", error))?;
     let joined = VirtualSocketStream::new(Box::new(JoinedWrites::new(connected)));
-    Ok(Link {
-        session: HttpSession::H1(Http1Session::new(Box::new(L4Stream::from(joined)))),
-        reused: false,
-    })
+    Ok(L4Stream::from(joined))
 }
 
 /// Keeps the connection for the next request when the answer was read to its end and the backend
@@ -102,13 +113,14 @@ pub(crate) async fn release(
     target: &Target,
     session: HttpSession,
 ) {
-    match (session, &target.plain) {
-        (HttpSession::H1(mut session), Some(plain)) => {
+    match (session, &target.way) {
+        (HttpSession::H1(mut session), Way::Tcp(_, idle)) if target.plain => {
             session.respect_keepalive();
             if let Some(stream) = session.reuse().await {
-                plain.keep(stream);
+                idle.keep(stream);
             }
         }
+        (HttpSession::H1(mut session), Way::Tunnel(_)) => session.shutdown().await,
         (session, _) => {
             connector
                 .release_http_session(session, &target.peer, Some(upstream.idle_timeout))

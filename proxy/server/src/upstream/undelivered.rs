@@ -13,14 +13,18 @@ use tokio::net::TcpStream;
 #[error("the connection ended before the backend had received the request")]
 pub(crate) struct Undelivered;
 
-/// Whether `error` was caused by a connection that ended before the request was delivered, or says
+/// Whether `error` was caused by a tunnel's stream that met no model server, by a connection that ended before the request was delivered, or says
 /// that it was not processed: a stream refused, or beyond those of an HTTP/2 connection going away
 /// (RFC 9113, 8.7).
 pub(crate) fn is_undelivered(error: &pingora::Error) -> bool {
     if matches!(error.retry, RetryType::Decided(true)) {
         return true;
     }
-    let mut cause = error.cause.as_deref().map(|cause| cause as &dyn StdError);
+    let cause = error.cause.as_deref();
+    let mut cause = cause.map(|cause| cause as &(dyn StdError + 'static));
+    if cause.is_some_and(|cause| weir_tunnel::undelivered(cause).is_some()) {
+        return true;
+    }
     while let Some(error) = cause {
         if error.is::<Undelivered>() {
             return true;

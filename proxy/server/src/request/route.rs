@@ -1,0 +1,212 @@
+//! Step 4a: which backend. The chain ranks, the first that can be reserved is it; when nobody is
+//! good now the exchange waits, woken by whatever changes.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pingora::protocols::http::ServerSession;
+use tokio::time::{Instant, sleep};
+use weir_pipeline::verdict::{Affinity, Choice, End};
+use weir_routing::{Backend, CandidateSet, LastDomains, Reservation, Session, Waiting};
+
+use crate::members::Members;
+use crate::request::exchange::Exchange;
+use crate::request::patience::{CallerGone, while_waiting};
+use crate::request::refuse::Refusal;
+use crate::snapshot::Upstream;
+
+/// Longest time a routing filter may make an exchange wait in all.
+const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// Keys made of all that was said change with every turn: no conversation comes back under one.
+const PAYLOAD_KEY: &str = "mt:v1:payload:";
+
+/// Where an exchange may go, and where it has been.
+pub(crate) struct Selection {
+    upstream: Arc<Upstream>,
+    members: Arc<Members>,
+    tried: Vec<Arc<Backend>>,
+    /// The conversation, if it may come back.
+    conversation: Option<u128>,
+}
+
+/// A reserved backend.
+pub(crate) struct Chosen {
+    /// Whom it was chosen from.
+    pub(crate) members: Arc<Members>,
+    /// Which it is of them.
+    pub(crate) index: u32,
+    domain: Arc<str>,
+    /// The claim on it.
+    pub(crate) reservation: Reservation,
+}
+
+impl Selection {
+    /// Nobody was tried yet.
+    pub(crate) fn begin(exchange: &Exchange, upstream: &Arc<Upstream>) -> Self {
+        let members = upstream.members(&exchange.runtime);
+        let conversation = if members.targets.len() > 1 {
+            conversation(exchange)
+        } else {
+            None
+        };
+        Self {
+            upstream: Arc::clone(upstream),
+            members,
+            tried: Vec::new(),
+            conversation,
+        }
+    }
+
+    /// This backend has failed the exchange.
+    pub(crate) fn exclude(&mut self, backend: &Arc<Backend>) {
+        self.tried.push(Arc::clone(backend));
+    }
+
+    /// This backend has answered well: the conversation is remembered to be there.
+    pub(crate) fn remember(&self, exchange: &Exchange, chosen: &Chosen) {
+        let Some(key) = self.conversation else { return };
+        let runtime = &exchange.runtime;
+        runtime
+            .last_domains
+            .remember(key, &chosen.domain, runtime.now_ms());
+    }
+
+    /// Asks the chain for a ranking and takes the first candidate that can be reserved.
+    pub(crate) async fn next(
+        &mut self,
+        exchange: &mut Exchange,
+        downstream: &mut ServerSession,
+    ) -> Result<Chosen, Refusal> {
+        let begun = Instant::now();
+        let mut waiting: Option<Waiting> = None;
+        loop {
+            let excluded = self.excluded();
+            let now_ms = exchange.runtime.now_ms();
+            let candidates = self.members.cluster.candidates(now_ms, &excluded);
+            if candidates.is_empty() {
+                return Err(self.nobody(exchange));
+            }
+            let choice = self.rank(exchange, &candidates).await?;
+            let (pause, limit) = match self.reserve(&candidates, &choice) {
+                Ok(chosen) => return Ok(chosen),
+                Err(Busy::Until(pause)) => (pause, ROUTE_WAIT_MAX),
+                Err(Busy::Full) => (ROUTE_WAIT_MAX, self.upstream.max_wait),
+            };
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(Refusal::overloaded(&self.upstream.name));
+            }
+            let Some(waiting) = &mut waiting else {
+                // What happens between the first question and this one is not missed.
+                let priority = exchange
+                    .facts
+                    .as_ref()
+                    .and_then(|facts| facts.view.priority);
+                waiting = Some(self.members.cluster.wait(priority.unwrap_or(u32::MAX)));
+                continue;
+            };
+            let woken = async {
+                tokio::select! {
+                    () = waiting.changed() => {}
+                    () = sleep(pause.min(left)) => {}
+                }
+            };
+            while_waiting(exchange, downstream, pin!(woken))
+                .await
+                .map_err(|CallerGone| Refusal::caller_gone())?;
+            // Workers may have come or gone.
+            self.members = self.upstream.members(&exchange.runtime);
+        }
+    }
+
+    /// Positions of those that were tried.
+    fn excluded(&self) -> Vec<u32> {
+        let tried = |backend: &Arc<Backend>| self.tried.iter().any(|one| Arc::ptr_eq(one, backend));
+        if self.tried.is_empty() {
+            return Vec::new();
+        }
+        let members = self.members.cluster.backends().iter();
+        let excluded = members.filter(|member| tried(&member.backend));
+        excluded.map(|member| member.index).collect()
+    }
+
+    async fn rank(
+        &self,
+        exchange: &mut Exchange,
+        candidates: &CandidateSet,
+    ) -> Result<Choice, Refusal> {
+        let chain = exchange.chain().ok_or_else(Refusal::internal)?;
+        let mut facts = exchange.take_facts()?;
+        facts.candidates = Some(candidates.clone());
+        facts.affinity.clone_from(&exchange.affinity);
+        facts.session = self.conversation.map_or(Session::Unknown, |key| {
+            let runtime = &exchange.runtime;
+            runtime.last_domains.session(key, runtime.now_ms())
+        });
+        facts.view.attempt = exchange.progress.tries;
+        facts.view.traits.retry_attempt = exchange.progress.tries > 0;
+        let hash = exchange
+            .affinity
+            .as_ref()
+            .map_or(0, |affinity| affinity.hash);
+        let (mut facts, result) = chain.route(facts, hash).await;
+        facts.candidates = None;
+        exchange.facts = Some(facts);
+        result.map_err(|stop| Refusal::stopped(stop, End::Denied))
+    }
+
+    /// The first of the choice with room; after a pick whoever else has room.
+    fn reserve(&self, candidates: &CandidateSet, choice: &Choice) -> Result<Chosen, Busy> {
+        let picked = match choice {
+            Choice::Pick(position) => std::slice::from_ref(position),
+            Choice::Ranked(ranking) => ranking.as_slice(),
+            Choice::WaitMs(ms) => {
+                return Err(Busy::Until(Duration::from_millis(u64::from((*ms).max(1)))));
+            }
+            Choice::Abstain | Choice::Reject(_) => &[],
+        };
+        let others = !matches!(choice, Choice::Ranked(_));
+        let rest = (0..u32::try_from(candidates.len()).unwrap_or(u32::MAX)).filter(|_| others);
+        let (domain, (index, reservation)) = picked
+            .iter()
+            .copied()
+            .chain(rest)
+            .filter_map(|position| candidates.at(position))
+            .find_map(|candidate| Some((candidate.id(), candidate.reserve()?)))
+            .ok_or(Busy::Full)?;
+        Ok(Chosen {
+            members: Arc::clone(&self.members),
+            index,
+            domain: Arc::clone(domain),
+            reservation,
+        })
+    }
+
+    fn nobody(&self, exchange: &Exchange) -> Refusal {
+        match &exchange.call {
+            Some(call) if self.upstream.membership.is_unheard_of() => {
+                Refusal::never_served(&call.peek.model)
+            }
+            _ => Refusal::no_backend(&self.upstream.name),
+        }
+    }
+}
+
+/// Why nobody is reserved now.
+enum Busy {
+    /// The filter wants to be asked again then.
+    Until(Duration),
+    /// All that may be asked hold as many exchanges as they may.
+    Full,
+}
+
+fn conversation(exchange: &Exchange) -> Option<u128> {
+    let affinity: &Affinity = exchange.affinity.as_ref()?;
+    let facts = exchange.facts.as_ref()?;
+    if affinity.key.starts_with(PAYLOAD_KEY) {
+        return None;
+    }
+    let (function, model) = (&facts.routing_key, &facts.model);
+    Some(LastDomains::key(function, model, &affinity.key))
+}
