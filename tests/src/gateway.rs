@@ -197,13 +197,21 @@ pub async fn wait_until(what: &str, condition: impl AsyncFn() -> bool) {
 /// # Panics
 /// When there is none.
 pub fn binary() -> PathBuf {
-    let binary = match std::env::var_os("WEIR_BIN") {
+    program("weir", "WEIR_BIN")
+}
+
+/// A program of ours under test, or the one that a variable of the environment names.
+///
+/// # Panics
+/// When it has not been built.
+pub fn program(name: &str, variable: &str) -> PathBuf {
+    let binary = match std::env::var_os(variable) {
         Some(path) => PathBuf::from(path),
-        None => beside_tests().join("weir"),
+        None => beside_tests().join(name),
     };
     assert!(
         binary.exists(),
-        "no gateway to test at {}; run `cargo build --release -p weir-server`, or name one in WEIR_BIN",
+        "no program to test at {}; run `cargo build --release --workspace --bins`, or name one in {variable}",
         binary.display()
     );
     binary

@@ -5,6 +5,7 @@ mod load_answer;
 
 pub mod process;
 
+pub mod agent;
 pub mod config_text;
 pub mod gateway;
 
@@ -17,5 +18,8 @@ pub mod simulated;
 pub mod upstream;
 
 pub mod collector;
+
+pub mod network;
+pub mod relay;
 
 pub mod guests;

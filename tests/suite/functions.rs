@@ -134,7 +134,7 @@ async fn refusals_are_problems_with_codes() {
         (
             Method::POST,
             PATH,
-            payload("f", &json!({ "routingMethod": "pulsar" })),
+            payload("f", &json!({ "tokenRateLimit": "9007199254740992-S" })),
             422,
             "config_rejected",
         ),

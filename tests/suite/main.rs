@@ -27,6 +27,9 @@ mod passthrough;
 
 mod tls;
 
+mod fleet;
+mod workers;
+
 mod clients;
 
 mod filters_guide;

@@ -1,0 +1,333 @@
+//! Model servers that dial in: who counts, what they serve, how they are lost and come back.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::task::JoinSet;
+use weir_tests::agent::{Agent, TOKEN, free_udp, workers};
+use weir_tests::caller::{Caller, chat, next_bytes, send, with_header};
+use weir_tests::config_text::ConfigText;
+use weir_tests::gateway::Gateway;
+use weir_tests::process::Signal;
+use weir_tests::simulated::{Settings, Simulated};
+
+/// A gateway whose model `demo/sim` is served by workers that dial `listen`.
+async fn gateway(listen: SocketAddr, cluster: &str) -> Gateway {
+    let config = ConfigText::new(&[])
+        .cluster("workers = true")
+        .cluster(cluster)
+        .more(&workers(listen));
+    Gateway::start(&config.text()).await
+}
+
+/// The workers a gateway knows.
+async fn listed(gateway: &Gateway) -> Vec<Value> {
+    let workers = gateway.admin_json("/workers").await;
+    workers["workers"].as_array().unwrap().clone()
+}
+
+/// Waits until so many workers serve the model.
+async fn serving(gateway: &Gateway, count: usize) {
+    let what = format!("{count} workers to serve");
+    let serving = async |gateway: &Gateway| {
+        let workers = listed(gateway).await;
+        let active = workers
+            .iter()
+            .filter(|worker| worker["models"]["sim"] == "active" && worker["draining"] == false);
+        active.count() == count
+    };
+    gateway.wait_for(&what, serving).await;
+}
+
+#[tokio::test]
+async fn a_model_is_served_by_whoever_dials_in() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let nobody = send(gateway.address(), chat("")).await;
+    assert_eq!(
+        (nobody.status, nobody.code().as_str()),
+        (404, "no_eligible_candidates"),
+        "nobody has ever served it: {}",
+        nobody.text()
+    );
+    let simulated = Simulated::start().await;
+    let agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    for members in ["", r#""stream":true"#, r#""stream":true,"max_tokens":300"#] {
+        let answer = send(gateway.address(), chat(members)).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        if members.contains("stream") {
+            assert!(
+                answer.text().ends_with("data: [DONE]\n\n"),
+                "{}",
+                answer.text()
+            );
+        }
+    }
+    assert_eq!(simulated.chats().await, 3);
+    let worker = &listed(&gateway).await[0];
+    assert_eq!(
+        (&worker["worker"], &worker["function"], &worker["token"]),
+        (&"w1".into(), &"demo".into(), &"team".into()),
+        "{worker}"
+    );
+    drop(agent);
+    gateway
+        .wait_for("the loss to be noticed", async |gateway| {
+            let answer = send(gateway.address(), chat("")).await;
+            (answer.status, answer.code().as_str()) == (503, "no_eligible_candidates")
+        })
+        .await;
+    assert!(listed(&gateway).await.is_empty());
+}
+
+#[tokio::test]
+async fn http2_passes_through_a_tunnel() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "http2 = true").await;
+    let simulated = Simulated::start().await;
+    let _agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    let mut asking = JoinSet::new();
+    let address = gateway.address();
+    for _ in 0..20 {
+        asking.spawn(async move { send(address, chat(r#""stream":true"#)).await });
+    }
+    for answer in asking.join_all().await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(
+            answer.text().ends_with("data: [DONE]\n\n"),
+            "{}",
+            answer.text()
+        );
+    }
+}
+
+#[tokio::test]
+async fn only_tokens_of_the_config_count_and_only_while_they_are_there() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let simulated = Simulated::start().await;
+    let _stranger = Agent::with("w0", simulated.address(), &[listen], &["--token", "guess"]);
+    gateway
+        .wait_for("the refusal", async |gateway| {
+            let labels = [r#"reason="unauthenticated""#];
+            gateway.metric("weir_workers_refused_total", &labels).await >= 1.0
+        })
+        .await;
+    assert!(listed(&gateway).await.is_empty());
+    let _agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    // Another function is another's: what the workers of this one announce is not its.
+    gateway.edit(|config| config.replace("function = \"demo\"", "function = \"other\""));
+    serving(&gateway, 0).await;
+    gateway
+        .wait_for("the worker to serve the other function", async |gateway| {
+            let workers = listed(gateway).await;
+            workers.iter().any(|worker| worker["function"] == "other")
+        })
+        .await;
+    assert_ne!(send(gateway.address(), chat("")).await.status, 200);
+    gateway.edit(|config| config.replace(TOKEN, "changed"));
+    gateway
+        .wait_for("the worker to be sent away", async |gateway| {
+            listed(gateway).await.is_empty()
+        })
+        .await;
+}
+
+#[tokio::test]
+async fn a_newer_connection_takes_the_place_of_the_older_one() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let (one, two) = (Simulated::start().await, Simulated::start().await);
+    let mut older = Agent::start("same", one.address(), &[listen]);
+    serving(&gateway, 1).await;
+    // As after a machine has come back that nobody saw go.
+    older.process().signal(Signal::STOP).unwrap();
+    let _newer = Agent::start("same", two.address(), &[listen]);
+    gateway
+        .wait_for("the newer one to serve", async |gateway| {
+            send(gateway.address(), chat("")).await.status == 200 && two.chats().await > 0
+        })
+        .await;
+    assert_eq!(listed(&gateway).await.len(), 1);
+    let before = one.chats().await;
+    for _ in 0..10 {
+        assert_eq!(send(gateway.address(), chat("")).await.status, 200);
+    }
+    assert_eq!(one.chats().await, before);
+}
+
+#[tokio::test]
+async fn a_worker_that_drains_finishes_its_streams_and_gets_no_more() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let slow = Settings {
+        tokens_per_second: 40.0,
+        ..Settings::default()
+    };
+    let (one, two) = (Simulated::with(slow).await, Simulated::start().await);
+    let mut leaving = Agent::start("leaving", one.address(), &[listen]);
+    serving(&gateway, 1).await;
+    let mut caller = Caller::http1(gateway.address()).await.unwrap();
+    let request = with_header(chat(r#""stream":true"#), "x-sim-tokens", Some("80"));
+    let mut response = caller.open(request).await.unwrap();
+    let first = next_bytes(&mut response).await.unwrap();
+    assert!(first.is_some(), "the stream has begun");
+    let _staying = Agent::start("staying", two.address(), &[listen]);
+    serving(&gateway, 2).await;
+    leaving.process().signal(Signal::TERM).unwrap();
+    serving(&gateway, 1).await;
+    for _ in 0..6 {
+        assert_eq!(send(gateway.address(), chat("")).await.status, 200);
+    }
+    assert_eq!((one.chats().await, two.chats().await), (1, 6));
+    let mut text = String::new();
+    while let Some(bytes) = next_bytes(&mut response).await.unwrap() {
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"), "not cut: {text}");
+    let status = leaving
+        .process()
+        .wait_for_exit(Duration::from_secs(30))
+        .await;
+    assert!(status.unwrap().success());
+}
+
+#[tokio::test]
+async fn a_stream_whose_worker_dies_ends_in_an_error() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let slow = Settings {
+        tokens_per_second: 20.0,
+        ..Settings::default()
+    };
+    let simulated = Simulated::with(slow).await;
+    let agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    let mut caller = Caller::http1(gateway.address()).await.unwrap();
+    let request = with_header(chat(r#""stream":true"#), "x-sim-tokens", Some("4000"));
+    let mut response = caller.open(request).await.unwrap();
+    let mut text = String::new();
+    while !text.contains("\"content\":\"") {
+        let bytes = next_bytes(&mut response).await.unwrap();
+        text.push_str(&String::from_utf8_lossy(
+            &bytes.expect("the stream goes on"),
+        ));
+    }
+    drop(agent);
+    while let Ok(Some(bytes)) = next_bytes(&mut response).await {
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert!(text.contains("upstream_disconnected"), "{text}");
+    assert!(!text.contains("[DONE]"), "{text}");
+    // Whose caller has gone is not worked for any longer.
+    simulated.wait_for("/active", 0).await;
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_ends_the_work() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let simulated = Simulated::start().await;
+    let _agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    let slow = with_header(chat(""), "x-sim-ttft-ms", Some("600000"));
+    let mut caller = Caller::http1(gateway.address()).await.unwrap();
+    let mut asking = JoinSet::new();
+    asking.spawn(async move { caller.ask(slow).await });
+    simulated.wait_for("/active", 1).await;
+    drop(asking);
+    simulated.wait_for("/active", 0).await;
+}
+
+#[tokio::test]
+async fn a_model_server_that_is_gone_is_nobodys_loss() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let (one, two) = (Simulated::start().await, Simulated::start().await);
+    let settings = [
+        "--token",
+        TOKEN,
+        "--health-interval-ms",
+        "100",
+        "--health-timeout-ms",
+        "500",
+    ];
+    let _first = Agent::with("w1", one.address(), &[listen], &settings);
+    let _second = Agent::with("w2", two.address(), &[listen], &settings);
+    serving(&gateway, 2).await;
+    let address = one.address();
+    drop(one);
+    // Whatever the gateway knows yet, what did not reach the model server is sent to the other.
+    for _ in 0..10 {
+        let answer = send(gateway.address(), chat("")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    serving(&gateway, 1).await;
+    let _back = Simulated::at(address, Settings::default()).await;
+    serving(&gateway, 2).await;
+}
+
+#[tokio::test]
+async fn agents_come_back_to_a_gateway_that_was_gone() {
+    let listen = free_udp();
+    let simulated = Simulated::start().await;
+    let gone = gateway(listen, "").await;
+    let _agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gone, 1).await;
+    drop(gone);
+    let back = gateway(listen, "").await;
+    serving(&back, 1).await;
+    assert_eq!(send(back.address(), chat("")).await.status, 200);
+}
+
+#[tokio::test]
+async fn agents_dial_the_peers_they_are_told_of() {
+    let (one, two) = (free_udp(), free_udp());
+    let first = gateway(one, "").await;
+    let second = gateway(two, "").await;
+    let simulated = Simulated::start().await;
+    let _agent = Agent::start("w1", simulated.address(), &[one]);
+    serving(&first, 1).await;
+    assert!(listed(&second).await.is_empty());
+    first
+        .edit(|config| config.replace("[workers]\n", &format!("[workers]\npeers = [\"{two}\"]\n")));
+    serving(&second, 1).await;
+    assert_eq!(send(second.address(), chat("")).await.status, 200);
+}
+
+#[tokio::test]
+async fn a_thousand_streams_share_a_tunnel() {
+    let listen = free_udp();
+    let gateway = gateway(listen, "first_byte_timeout_ms = 120000").await;
+    let simulated = Simulated::start().await;
+    let _agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    let address = gateway.address();
+    let mut asking = JoinSet::new();
+    for _ in 0..1_000 {
+        asking.spawn(async move {
+            let request = with_header(chat(r#""stream":true"#), "x-sim-ttft-ms", Some("3000"));
+            send(address, request).await
+        });
+    }
+    gateway
+        .wait_for("a thousand streams at once", async |gateway| {
+            let workers = listed(gateway).await;
+            workers
+                .first()
+                .is_some_and(|worker| worker["streams"].as_u64() >= Some(1_000))
+        })
+        .await;
+    for answer in asking.join_all().await {
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        assert!(
+            answer.text().ends_with("data: [DONE]\n\n"),
+            "{}",
+            answer.text()
+        );
+    }
+}
