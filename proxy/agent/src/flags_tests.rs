@@ -185,7 +185,7 @@ fn the_guide_names_every_flag_and_its_file_is_right() {
         );
     }
     let file = guide
-        .split("```toml\n")
+        .split("```toml agent\n")
         .nth(1)
         .unwrap()
         .split("```")
