@@ -14,6 +14,7 @@ use crate::request::exchange::Exchange;
 use crate::request::settle::Times;
 use crate::snapshot::Snapshot;
 use crate::telemetry::genai::GenAi;
+use crate::telemetry::workers::WorkerCounters;
 
 /// Seconds; from a cached answer to a long generation.
 const DURATION_BUCKETS: &[f64] = &[
@@ -29,8 +30,8 @@ pub(crate) struct Metrics {
     tokens: IntCounterVec,
     active: IntGaugeVec,
     retries: IntCounterVec,
-    workers_refused: IntCounterVec,
-    workers_left: IntCounterVec,
+    /// Of model servers that dial in.
+    pub(crate) workers: WorkerCounters,
     completions_dropped: IntCounter,
     reloads: IntCounterVec,
     config_rejected: IntGauge,
@@ -148,16 +149,7 @@ impl Metrics {
             ttft,
             tokens,
             active,
-            workers_refused: counters(
-                "weir_workers_refused_total",
-                "Workers that were not let in.",
-                &["reason"],
-            )?,
-            workers_left: counters(
-                "weir_workers_left_total",
-                "Connections of workers that have ended.",
-                &["reason"],
-            )?,
+            workers: WorkerCounters::new(&registry)?,
             retries: counters(
                 "weir_upstream_retries_total",
                 "Further candidates tried.",
@@ -191,8 +183,6 @@ impl Metrics {
         registry.register(Box::new(metrics.tokens.clone()))?;
         registry.register(Box::new(metrics.active.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
-        registry.register(Box::new(metrics.workers_refused.clone()))?;
-        registry.register(Box::new(metrics.workers_left.clone()))?;
         registry.register(Box::new(metrics.completions_dropped.clone()))?;
         registry.register(Box::new(metrics.reloads.clone()))?;
         registry.register(Box::new(metrics.config_rejected.clone()))?;
@@ -253,16 +243,6 @@ impl Metrics {
     /// A further candidate is tried.
     pub(crate) fn retried(&self, cluster: &str) {
         self.retries.with_label_values(&[cluster]).inc();
-    }
-
-    /// A worker was not let in.
-    pub(crate) fn worker_refused(&self, reason: &str) {
-        self.workers_refused.with_label_values(&[reason]).inc();
-    }
-
-    /// A worker's connection has ended.
-    pub(crate) fn worker_left(&self, reason: &str) {
-        self.workers_left.with_label_values(&[reason]).inc();
     }
 
     /// A filter with a `complete` phase lags behind.

@@ -11,10 +11,31 @@ use crate::workers::seat::Link;
 /// All workers of this gateway.
 #[derive(Default)]
 pub(crate) struct Workers {
-    /// By function and model.
-    pools: Mutex<HashMap<(Box<str>, Box<str>), Arc<Pool>>>,
-    /// By function and worker.
-    links: Mutex<HashMap<(Arc<str>, Arc<str>), Arc<Link>>>,
+    pools: Mutex<HashMap<Served, Arc<Pool>>>,
+    links: Mutex<HashMap<Name, Arc<Link>>>,
+}
+
+/// A model of a function.
+#[derive(PartialEq, Eq, Hash)]
+struct Served {
+    function: Box<str>,
+    model: Box<str>,
+}
+
+/// A worker of a function.
+#[derive(PartialEq, Eq, Hash)]
+struct Name {
+    function: Arc<str>,
+    worker: Arc<str>,
+}
+
+impl Name {
+    fn of(link: &Link) -> Self {
+        Self {
+            function: Arc::clone(&link.function),
+            worker: Arc::clone(&link.worker),
+        }
+    }
 }
 
 /// Why a worker does not come in.
@@ -33,7 +54,10 @@ impl Workers {
     /// `None` when there are [`POOLS_MAX`].
     pub(crate) fn pool(&self, function: &str, model: &str) -> Option<Arc<Pool>> {
         let mut pools = self.pools.lock();
-        let name = (function.into(), model.into());
+        let name = Served {
+            function: function.into(),
+            model: model.into(),
+        };
         if let Some(pool) = pools.get(&name) {
             return Some(Arc::clone(pool));
         }
@@ -56,7 +80,11 @@ impl Workers {
         epoch: u64,
     ) -> Result<(), NotSeated> {
         let links = self.links.lock();
-        match links.get(&(function.into(), worker.into())) {
+        let name = Name {
+            function: function.into(),
+            worker: worker.into(),
+        };
+        match links.get(&name) {
             Some(link) if link.epoch > epoch => Err(NotSeated::Superseded),
             Some(_) => Ok(()),
             None if links.len() >= WORKERS_MAX => Err(NotSeated::Full),
@@ -68,7 +96,7 @@ impl Workers {
     /// to be closed. When a newer one has come in meanwhile, the given one itself comes back.
     pub(crate) fn join(&self, link: &Arc<Link>) -> Option<Arc<Link>> {
         let mut links = self.links.lock();
-        let name = (Arc::clone(&link.function), Arc::clone(&link.worker));
+        let name = Name::of(link);
         if links
             .get(&name)
             .is_some_and(|known| known.epoch > link.epoch)
@@ -81,7 +109,7 @@ impl Workers {
     /// Forgets a connection, if it is still its worker's.
     pub(crate) fn leave(&self, link: &Arc<Link>) {
         let mut links = self.links.lock();
-        let name = (Arc::clone(&link.function), Arc::clone(&link.worker));
+        let name = Name::of(link);
         if links
             .get(&name)
             .is_some_and(|known| Arc::ptr_eq(known, link))

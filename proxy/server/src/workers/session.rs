@@ -35,7 +35,7 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, gateway_id: Arc<str>, pending: 
         Err(refused) => {
             let (code, worker) = (refused.code(), &pending.hello().worker_id);
             tracing::warn!(%address, worker, reason = code.name(), "worker refused");
-            runtime.metrics.worker_refused(code.name());
+            runtime.metrics.workers.refused(code.name());
             _ = timeout(ANSWER_TIMEOUT, pending.refuse(refused)).await;
             return;
         }
@@ -158,7 +158,7 @@ impl Session {
             pool.leave(&self.link);
         }
         self.runtime.workers.leave(&self.link);
-        self.runtime.metrics.worker_left(loss.name());
+        self.runtime.metrics.workers.left(loss.name());
         tracing::info!(worker = %self.link.worker, function = %self.link.function, reason = loss.name(), %loss, "worker left");
     }
 
