@@ -160,7 +160,8 @@ impl Compiler<'_> {
 
     /// The certificate that agents are shown.
     fn check_workers(&self, config: &Config, text: &str, errors: &mut Vec<ConfigError>) {
-        if let Err(error) = listen::tls(&config.workers, self.origin) {
+        let given = config.workers.tls.is_some();
+        if given && let Err(error) = listen::tls(&config.workers, self.origin) {
             errors.push(self.error(
                 text,
                 "workers.tls",

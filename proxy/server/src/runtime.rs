@@ -7,7 +7,6 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 use pingora::connectors::http::Connector;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
 use weir_host::Host;
 use weir_pipeline::filter::Filter;
 use weir_pipeline::verdict::Summary;
@@ -52,7 +51,6 @@ pub(crate) struct Runtime {
     /// Filters with a `complete` phase hear through this.
     pub(crate) completions: mpsc::Sender<Completion>,
     snapshot: ArcSwap<Snapshot>,
-    started: Instant,
     exchanges: AtomicU64,
 }
 
@@ -81,7 +79,6 @@ impl Runtime {
             draining: AtomicBool::new(false),
             completions,
             snapshot: ArcSwap::new(snapshot),
-            started: Instant::now(),
             exchanges: AtomicU64::new(0),
         };
         (Arc::new(runtime), receiver)
@@ -97,9 +94,11 @@ impl Runtime {
         self.snapshot.store(snapshot);
     }
 
-    /// Milliseconds since the process began, the clock of loads and ejections.
+    /// Milliseconds of the clock of loads, ejections and slow starts: the one that configurations are
+    /// compiled by, too.
+    #[allow(clippy::unused_self, reason = "a fact of the running process")]
     pub(crate) fn now_ms(&self) -> u64 {
-        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+        weir_host::Services::now_ms()
     }
 
     /// A number for the next exchange.
