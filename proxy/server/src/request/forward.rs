@@ -1,7 +1,6 @@
 //! Step 4: ask the chosen backend, and try the next while nothing has reached the caller.
 
 use std::pin::pin;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use pingora::connectors::http::Connector;
@@ -39,8 +38,8 @@ struct Unanswered {
     error: Box<pingora::Error>,
     /// The connection had served before.
     reused: bool,
-    /// No connection was there to send the request on.
-    unconnected: bool,
+    /// There was no connection, or it failed before all of the request was written.
+    unsent: bool,
 }
 
 impl Failure {
@@ -78,7 +77,7 @@ impl Failure {
 
     /// No answer came.
     fn unanswered(tried: &Unanswered, upstream: &Upstream) -> Self {
-        let undelivered = tried.unconnected || is_undelivered(&tried.error);
+        let undelivered = tried.unsent || is_undelivered(&tried.error);
         let timed_out = matches!(
             tried.error.etype(),
             pingora::ErrorType::ReadTimedout | pingora::ErrorType::WriteTimedout
@@ -158,8 +157,7 @@ async fn attempt(
     wanted: Wanted,
 ) -> Result<Connection, Failure> {
     let internal = || Failure::last(Refusal::internal());
-    let members = Arc::clone(&chosen.members);
-    let target = members.targets.get(chosen.index as usize);
+    let target = chosen.members.targets.get(chosen.index as usize);
     let target = target.ok_or_else(internal)?;
     let reservation = &mut chosen.reservation;
     let head = upstream_request::head(exchange, upstream, target, body).map_err(Failure::last)?;
@@ -233,14 +231,16 @@ async fn ask(
         .map_err(|error| Unanswered {
             error,
             reused: false,
-            unconnected: true,
+            unsent: true,
         })?;
     session.set_read_timeout(Some(upstream.first_byte_timeout));
     session.set_write_timeout(Some(upstream.write_timeout));
+    let mut unsent = true;
     let exchanged = async {
         session.write_request_header(Box::new(head)).await?;
         session.write_request_body(body, true).await?;
         session.finish_request_body().await?;
+        unsent = false;
         loop {
             session.read_response_header().await?;
             let interim = session
@@ -254,7 +254,7 @@ async fn ask(
     exchanged.await.map_err(|error| Unanswered {
         error,
         reused,
-        unconnected: false,
+        unsent,
     })?;
     session.set_read_timeout(Some(upstream.between_bytes_timeout));
     Ok(session)

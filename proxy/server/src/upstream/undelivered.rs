@@ -2,6 +2,7 @@
 
 use std::error::Error as StdError;
 use std::io;
+use std::iter::successors;
 use std::os::fd::AsRawFd;
 
 use pingora::RetryType;
@@ -13,44 +14,49 @@ use tokio::net::TcpStream;
 #[error("the connection ended before the backend had received the request")]
 pub(crate) struct Undelivered;
 
-/// Whether `error` was caused by a tunnel's stream that met no model server, by a connection that ended before the request was delivered, or says
-/// that it was not processed: a stream refused, or beyond those of an HTTP/2 connection going away
-/// (RFC 9113, 8.7).
+impl From<Undelivered> for io::Error {
+    fn from(error: Undelivered) -> Self {
+        Self::new(io::ErrorKind::ConnectionReset, error)
+    }
+}
+
+/// Whether `error` says that the request was not delivered (by us, or by a tunnel that met no model
+/// server), or that it was not processed: a stream refused, or beyond those of an HTTP/2 connection
+/// going away (RFC 9113, 8.7).
 pub(crate) fn is_undelivered(error: &pingora::Error) -> bool {
     if matches!(error.retry, RetryType::Decided(true)) {
         return true;
     }
-    let cause = error.cause.as_deref();
-    let mut cause = cause.map(|cause| cause as &(dyn StdError + 'static));
-    if cause.is_some_and(|cause| weir_tunnel::undelivered(cause).is_some()) {
-        return true;
-    }
-    while let Some(error) = cause {
-        if error.is::<Undelivered>() {
-            return true;
-        }
-        // An `io::Error` does not count what it was made from among its sources.
-        let inner = error
-            .downcast_ref::<io::Error>()
-            .and_then(io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<Undelivered>()) {
-            return true;
-        }
-        cause = error.source();
-    }
-    false
+    let Some(cause) = error.cause.as_deref() else {
+        return false;
+    };
+    let cause = cause as &(dyn StdError + 'static);
+    let mut causes = successors(Some(cause), |error| below(*error));
+    weir_tunnel::undelivered(cause).is_some() || causes.any(|error| error.is::<Undelivered>())
 }
 
-/// The error for a connection that has failed after `sent` bytes in all were handed to the kernel,
-/// if the other end has not received all of them.
+/// What caused an error.
+fn below<'a>(error: &'a (dyn StdError + 'static)) -> Option<&'a (dyn StdError + 'static)> {
+    // An `io::Error` does not count what it was made from among its sources.
+    let inner = error
+        .downcast_ref::<io::Error>()
+        .and_then(io::Error::get_ref);
+    match inner {
+        Some(inner) => Some(inner),
+        None => error.source(),
+    }
+}
+
+/// Whether the other end has ended a connection in order without having received all of the `sent`
+/// bytes that were ever handed to the kernel.
 ///
-/// A process that closes its socket no longer acknowledges what arrives: its kernel answers with a
-/// reset. So bytes that were never acknowledged were never read, however the connection ended; that
-/// is the usual end of an idle connection which the backend closes at the moment it is used again.
+/// A process that closes its socket no longer acknowledges what arrives, and the packet that tells of
+/// the close acknowledges all that came before. So bytes it did not acknowledge were never read: that
+/// is the usual end of an idle connection which the backend closes at the moment it is used again. A
+/// reset says no such thing, since an acknowledgement may be held back for what was read already.
 /// The kernel's count is of RFC 4898's `tcpEStatsAppHCThruOctetsAcked` and has one more for the
 /// handshake on the side that dialled, so a request of which a single byte is missing counts as
 /// delivered.
-pub(super) fn undelivered(tcp: &TcpStream, sent: u64) -> Option<io::Error> {
-    let acknowledged = get_tcp_info(tcp.as_raw_fd()).ok()?.tcpi_bytes_acked;
-    (acknowledged < sent).then(|| io::Error::new(io::ErrorKind::ConnectionReset, Undelivered))
+pub(super) fn ended_before_receiving(tcp: &TcpStream, sent: u64) -> bool {
+    get_tcp_info(tcp.as_raw_fd()).is_ok_and(|info| info.tcpi_bytes_acked < sent)
 }
