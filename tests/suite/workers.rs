@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use weir_tests::agent::{Agent, TOKEN, free_udp, workers};
-use weir_tests::caller::{Caller, chat, next_bytes, send, with_header};
+use weir_tests::caller::{Answer, Caller, chat, next_bytes, send, with_header};
 use weir_tests::config_text::ConfigText;
 use weir_tests::gateway::Gateway;
 use weir_tests::process::Signal;
@@ -19,6 +19,27 @@ async fn gateway(listen: SocketAddr, cluster: &str) -> Gateway {
         .cluster(cluster)
         .more(&workers(listen));
     Gateway::start(&config.text()).await
+}
+
+/// A gateway with one worker that serves.
+async fn one_worker(cluster: &str, settings: Settings) -> (Gateway, Simulated, Agent) {
+    let listen = free_udp();
+    let gateway = gateway(listen, cluster).await;
+    let simulated = Simulated::with(settings).await;
+    let agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    (gateway, simulated, agent)
+}
+
+/// A stream that came to its end.
+#[track_caller]
+fn assert_whole(answer: &Answer) {
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    assert!(
+        answer.text().ends_with("data: [DONE]\n\n"),
+        "{}",
+        answer.text()
+    );
 }
 
 /// The workers a gateway knows.
@@ -58,11 +79,7 @@ async fn a_model_is_served_by_whoever_dials_in() {
         let answer = send(gateway.address(), chat(members)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
         if members.contains("stream") {
-            assert!(
-                answer.text().ends_with("data: [DONE]\n\n"),
-                "{}",
-                answer.text()
-            );
+            assert_whole(&answer);
         }
     }
     assert_eq!(simulated.chats().await, 3);
@@ -84,23 +101,14 @@ async fn a_model_is_served_by_whoever_dials_in() {
 
 #[tokio::test]
 async fn http2_passes_through_a_tunnel() {
-    let listen = free_udp();
-    let gateway = gateway(listen, "http2 = true").await;
-    let simulated = Simulated::start().await;
-    let _agent = Agent::start("w1", simulated.address(), &[listen]);
-    serving(&gateway, 1).await;
+    let (gateway, _simulated, _agent) = one_worker("http2 = true", Settings::default()).await;
     let mut asking = JoinSet::new();
     let address = gateway.address();
     for _ in 0..20 {
         asking.spawn(async move { send(address, chat(r#""stream":true"#)).await });
     }
     for answer in asking.join_all().await {
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(
-            answer.text().ends_with("data: [DONE]\n\n"),
-            "{}",
-            answer.text()
-        );
+        assert_whole(&answer);
     }
 }
 
@@ -198,15 +206,11 @@ async fn a_worker_that_drains_finishes_its_streams_and_gets_no_more() {
 
 #[tokio::test]
 async fn a_stream_whose_worker_dies_ends_in_an_error() {
-    let listen = free_udp();
-    let gateway = gateway(listen, "").await;
     let slow = Settings {
         tokens_per_second: 20.0,
         ..Settings::default()
     };
-    let simulated = Simulated::with(slow).await;
-    let agent = Agent::start("w1", simulated.address(), &[listen]);
-    serving(&gateway, 1).await;
+    let (gateway, simulated, agent) = one_worker("", slow).await;
     let mut caller = Caller::http1(gateway.address()).await.unwrap();
     let request = with_header(chat(r#""stream":true"#), "x-sim-tokens", Some("4000"));
     let mut response = caller.open(request).await.unwrap();
@@ -229,11 +233,7 @@ async fn a_stream_whose_worker_dies_ends_in_an_error() {
 
 #[tokio::test]
 async fn a_caller_that_leaves_ends_the_work() {
-    let listen = free_udp();
-    let gateway = gateway(listen, "").await;
-    let simulated = Simulated::start().await;
-    let _agent = Agent::start("w1", simulated.address(), &[listen]);
-    serving(&gateway, 1).await;
+    let (gateway, simulated, _agent) = one_worker("", Settings::default()).await;
     let slow = with_header(chat(""), "x-sim-ttft-ms", Some("600000"));
     let mut caller = Caller::http1(gateway.address()).await.unwrap();
     let mut asking = JoinSet::new();
@@ -301,11 +301,8 @@ async fn agents_dial_the_peers_they_are_told_of() {
 
 #[tokio::test]
 async fn a_thousand_streams_share_a_tunnel() {
-    let listen = free_udp();
-    let gateway = gateway(listen, "first_byte_timeout_ms = 120000").await;
-    let simulated = Simulated::start().await;
-    let _agent = Agent::start("w1", simulated.address(), &[listen]);
-    serving(&gateway, 1).await;
+    let (gateway, _simulated, _agent) =
+        one_worker("first_byte_timeout_ms = 120000", Settings::default()).await;
     let address = gateway.address();
     let mut asking = JoinSet::new();
     for _ in 0..1_000 {
@@ -323,11 +320,6 @@ async fn a_thousand_streams_share_a_tunnel() {
         })
         .await;
     for answer in asking.join_all().await {
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        assert!(
-            answer.text().ends_with("data: [DONE]\n\n"),
-            "{}",
-            answer.text()
-        );
+        assert_whole(&answer);
     }
 }
