@@ -56,10 +56,12 @@ pub enum EditError {
 /// Replaces ranges of `body`. The list is sorted in place; an edit that overlaps an earlier one
 /// or leaves the body is left out, so ranges must come from one reading of the same body.
 #[must_use]
-pub fn splice(body: &[u8], edits: &mut [(Range<usize>, Vec<u8>)]) -> Bytes {
+pub fn splice<T: AsRef<[u8]>>(body: &[u8], edits: &mut [(Range<usize>, T)]) -> Bytes {
     edits.sort_by_key(|(range, _)| (range.start, range.end));
-    let added: usize = edits.iter().map(|(_, text)| text.len()).sum();
-    let mut out = Vec::with_capacity(body.len() + added);
+    // To the byte: what is left over would cost another allocation to be shared.
+    let added: usize = edits.iter().map(|(_, text)| text.as_ref().len()).sum();
+    let removed: usize = edits.iter().map(|(range, _)| range.len()).sum();
+    let mut out = Vec::with_capacity((body.len() + added).saturating_sub(removed));
     let mut done = 0;
     for (range, text) in edits.iter() {
         if range.start > range.end || range.end > body.len() {
@@ -69,7 +71,7 @@ pub fn splice(body: &[u8], edits: &mut [(Range<usize>, Vec<u8>)]) -> Bytes {
             continue;
         };
         out.extend_from_slice(kept);
-        out.extend_from_slice(text);
+        out.extend_from_slice(text.as_ref());
         done = range.end;
     }
     out.extend_from_slice(body.get(done..).unwrap_or_default());

@@ -1,10 +1,8 @@
 //! Facts of one stream event or one whole answer, read without building a tree.
 
 use std::borrow::Cow;
-use std::fmt;
 use std::ops::Range;
 
-use serde::de::{Deserialize, Deserializer, IgnoredAny, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use crate::Api;
@@ -58,33 +56,13 @@ pub fn event_facts<'a>(api: Api, name: &str, data: &'a [u8]) -> EventFacts<'a> {
 /// Reads usage and model of an answer that is not a stream. Never fails.
 #[must_use]
 pub fn response_facts(api: Api, body: &[u8]) -> ResponseFacts {
-    let mut facts = ResponseFacts::default();
-    // Two members count; of the others, most of the answer, only the end is looked for.
-    let mut cursor = Cursor::new(body, 0);
-    if !cursor.eat(b'{') {
-        return facts;
-    }
-    while let Some(name) = cursor.next_key() {
-        let value = cursor.value();
-        match cursor.slice(&name) {
-            b"\"model\"" => {
-                facts.model_span = Some(value).filter(|span| body.get(span.start) == Some(&b'"'));
-            }
-            b"\"usage\"" => {
-                let usage: Option<RawUsage> =
-                    serde_json::from_slice(cursor.slice(&value)).unwrap_or_default();
-                facts.usage = usage.map(|usage| match api {
-                    Api::Responses => usage.responses(),
-                    Api::Messages => usage.messages(),
-                    Api::ChatCompletions | Api::Embeddings | Api::Models | Api::Other => {
-                        usage.chat()
-                    }
-                });
-            }
-            _ => {}
-        }
-    }
-    facts
+    let Answer { model_span, usage } = Answer::read(body, 0);
+    let usage = usage.map(|usage| match api {
+        Api::Responses => usage.responses(),
+        Api::Messages => usage.messages(),
+        Api::ChatCompletions | Api::Embeddings | Api::Models | Api::Other => usage.chat(),
+    });
+    ResponseFacts { usage, model_span }
 }
 
 /// Where the `response` object stands in the data of the event that ends a stream of responses;
@@ -106,29 +84,70 @@ fn chat_facts(data: &[u8]) -> EventFacts<'_> {
             ..EventFacts::default()
         };
     }
-    let Ok(chunk) = serde_json::from_slice::<Chunk<'_>>(data) else {
-        return EventFacts::default();
-    };
-    let usage = chunk
-        .usage
-        .or_else(|| chunk.x_groq?.usage)
-        .map(|usage| usage.chat());
-    let is_error = chunk.error.is_some();
-    let no_choice = chunk
-        .choices
-        .as_ref()
-        .is_some_and(|choices| choices.count == 0);
-    let choices = chunk.choices.unwrap_or_default();
-    EventFacts {
-        delta: choices.delta,
-        hidden_bytes: choices.hidden_bytes,
-        finish: choices.finish,
-        usage,
-        model_span: string_span(data, chunk.model),
-        terminal: false,
-        is_error,
-        usage_only: no_choice && usage.is_some() && !is_error,
-    }
+    let mut facts = EventFacts::default();
+    let (mut usage, mut groq, mut choices) = (None, None, None);
+    Cursor::new(data, 0).members(|name, cursor| match name {
+        b"\"model\"" => facts.model_span = cursor.string_span(),
+        b"\"choices\"" => {
+            let mut count = 0;
+            let listed = cursor.items(|cursor| {
+                count += 1;
+                add_choice(&mut facts, cursor);
+            });
+            choices = listed.then_some(count);
+        }
+        b"\"usage\"" => usage = RawUsage::read(cursor.raw()),
+        b"\"x_groq\"" => {
+            cursor.members(|name, cursor| {
+                if name == b"\"usage\"" {
+                    groq = RawUsage::read(cursor.raw());
+                }
+            });
+        }
+        b"\"error\"" => facts.is_error = is_some(cursor.raw()),
+        _ => {}
+    });
+    facts.usage = usage.or(groq).map(|usage| usage.chat());
+    facts.usage_only = choices == Some(0) && facts.usage.is_some() && !facts.is_error;
+    facts
+}
+
+fn add_choice<'a>(facts: &mut EventFacts<'a>, cursor: &mut Cursor<'a>) {
+    cursor.members(|name, cursor| match name {
+        b"\"delta\"" => add_delta(facts, cursor),
+        b"\"finish_reason\"" => facts.finish |= is_some(cursor.raw()),
+        _ => {}
+    });
+}
+
+fn add_delta<'a>(facts: &mut EventFacts<'a>, cursor: &mut Cursor<'a>) {
+    let mut reasoning = 0;
+    cursor.members(|name, cursor| match name {
+        b"\"content\"" => append(&mut facts.delta, Text::read(cursor.raw())),
+        // Some providers send the same reasoning under both names.
+        b"\"reasoning_content\"" | b"\"reasoning\"" => {
+            reasoning = Text::read(cursor.raw()).len().max(reasoning);
+        }
+        b"\"refusal\"" => facts.hidden_bytes += Text::read(cursor.raw()).len(),
+        b"\"tool_calls\"" => {
+            cursor.items(|cursor| add_tool_call(facts, cursor));
+        }
+        _ => {}
+    });
+    facts.hidden_bytes += reasoning;
+}
+
+fn add_tool_call(facts: &mut EventFacts<'_>, cursor: &mut Cursor<'_>) {
+    cursor.members(|name, cursor| {
+        if name != b"\"function\"" {
+            return;
+        }
+        cursor.members(|name, cursor| {
+            if name == b"\"arguments\"" {
+                facts.hidden_bytes += Text::read(cursor.raw()).len();
+            }
+        });
+    });
 }
 
 fn responses_facts<'a>(name: &str, data: &'a [u8]) -> EventFacts<'a> {
@@ -139,26 +158,24 @@ fn responses_facts<'a>(name: &str, data: &'a [u8]) -> EventFacts<'a> {
     {
         return EventFacts::default();
     }
-    let Ok(event) = serde_json::from_slice::<ResponsesEvent<'_>>(data) else {
-        return EventFacts::default();
-    };
-    let kind = kind_of(name, &event.kind);
+    let event = Event::read(data);
+    let kind = event.kind(name);
     let mut facts = EventFacts::default();
-    match kind {
-        "response.output_text.delta" => facts.delta = event.delta.0,
-        _ if ends_responses(kind) => {
+    match &*kind {
+        "response.output_text.delta" => facts.delta = Text::read(event.delta),
+        _ if ends_responses(&kind) => {
             facts.finish = true;
             facts.terminal = true;
             facts.is_error = kind == "response.failed";
         }
         "error" => facts.is_error = true,
-        other if other.ends_with(".delta") => facts.hidden_bytes = event.delta.0.len(),
+        other if other.ends_with(".delta") => {
+            facts.hidden_bytes = Text::read(event.delta).len();
+        }
         _ => {}
     }
-    if let Some(answer) = event.response {
-        facts.usage = answer.usage.map(|usage| usage.responses());
-        facts.model_span = string_span(data, answer.model);
-    }
+    facts.model_span = event.answer.model_span;
+    facts.usage = event.answer.usage.map(|usage| usage.responses());
     facts
 }
 
@@ -173,25 +190,29 @@ fn messages_facts<'a>(name: &str, data: &'a [u8]) -> EventFacts<'a> {
         }
         _ => {}
     }
-    let Ok(event) = serde_json::from_slice::<MessagesEvent<'_>>(data) else {
-        return EventFacts::default();
-    };
-    let kind = kind_of(name, &event.kind);
+    let event = Event::read(data);
+    let kind = event.kind(name);
     let mut facts = EventFacts::default();
-    match kind {
+    match &*kind {
         "content_block_delta" => {
-            let delta = event.delta.unwrap_or_default();
-            facts.hidden_bytes = delta.partial_json.0.len() + delta.thinking.0.len();
-            facts.delta = delta.text.0;
+            Cursor::new(event.delta, 0).members(|name, cursor| match name {
+                b"\"text\"" => facts.delta = Text::read(cursor.raw()),
+                b"\"partial_json\"" | b"\"thinking\"" => {
+                    facts.hidden_bytes += Text::read(cursor.raw()).len();
+                }
+                _ => {}
+            });
         }
         "message_start" => {
-            if let Some(answer) = event.message {
-                facts.usage = answer.usage.map(|usage| usage.messages());
-                facts.model_span = string_span(data, answer.model);
-            }
+            facts.model_span = event.answer.model_span;
+            facts.usage = event.answer.usage.map(|usage| usage.messages());
         }
         "message_delta" => {
-            facts.finish = event.delta.is_some_and(|delta| delta.stop_reason.is_some());
+            Cursor::new(event.delta, 0).members(|name, cursor| {
+                if name == b"\"stop_reason\"" {
+                    facts.finish = is_some(cursor.raw());
+                }
+            });
             facts.usage = event.usage.map(|usage| usage.messages());
         }
         "message_stop" => facts.terminal = true,
@@ -201,9 +222,63 @@ fn messages_facts<'a>(name: &str, data: &'a [u8]) -> EventFacts<'a> {
     facts
 }
 
-/// Providers name an event twice, or only in its data.
-fn kind_of<'a>(name: &'a str, told: &'a Text<'_>) -> &'a str {
-    if name.is_empty() { &told.0 } else { name }
+/// What events of responses and messages have in common.
+#[derive(Default)]
+struct Event<'a> {
+    /// The value of `type`.
+    kind: &'a [u8],
+    /// The value of `delta`.
+    delta: &'a [u8],
+    usage: Option<RawUsage>,
+    /// `response` or `message`: the answer, as far as it has come.
+    answer: Answer,
+}
+
+impl<'a> Event<'a> {
+    fn read(data: &'a [u8]) -> Self {
+        let mut event = Self::default();
+        Cursor::new(data, 0).members(|name, cursor| match name {
+            b"\"type\"" => event.kind = cursor.raw(),
+            b"\"delta\"" => event.delta = cursor.raw(),
+            b"\"usage\"" => event.usage = RawUsage::read(cursor.raw()),
+            b"\"response\"" | b"\"message\"" => event.answer = Answer::read(data, cursor.at()),
+            _ => {}
+        });
+        event
+    }
+
+    /// Providers name an event twice, or only in its data.
+    fn kind(&self, name: &'a str) -> Cow<'a, str> {
+        if name.is_empty() {
+            Text::read(self.kind)
+        } else {
+            Cow::Borrowed(name)
+        }
+    }
+}
+
+#[derive(Default)]
+struct Answer {
+    model_span: Option<Range<usize>>,
+    usage: Option<RawUsage>,
+}
+
+impl Answer {
+    /// Of the answer that begins at `at`, two members count; of the others, most of it, only the
+    /// end is looked for.
+    fn read(data: &[u8], at: usize) -> Self {
+        let mut answer = Self::default();
+        Cursor::new(data, at).members(|name, cursor| match name {
+            b"\"model\"" => answer.model_span = cursor.string_span(),
+            b"\"usage\"" => answer.usage = RawUsage::read(cursor.raw()),
+            _ => {}
+        });
+        answer
+    }
+}
+
+fn is_some(raw: &[u8]) -> bool {
+    !matches!(raw, b"" | b"null")
 }
 
 fn ends_responses(kind: &str) -> bool {
@@ -211,11 +286,6 @@ fn ends_responses(kind: &str) -> bool {
         kind,
         "response.completed" | "response.incomplete" | "response.failed"
     )
-}
-
-/// Where the borrowed value stands in what it was read from, if it is a string.
-fn string_span(data: &[u8], value: Option<&RawValue>) -> Option<Range<usize>> {
-    span_of(data, value?).filter(|span| data.get(span.start) == Some(&b'"'))
 }
 
 /// Where the borrowed value stands in what it was read from.
@@ -234,159 +304,11 @@ const RESPONSE_STATES: [&str; 3] = [
 ];
 
 #[derive(serde::Deserialize)]
-struct Answer<'a> {
-    #[serde(borrow, default)]
-    model: Option<&'a RawValue>,
-    #[serde(default)]
-    usage: Option<RawUsage>,
-}
-
-#[derive(serde::Deserialize)]
-struct Chunk<'a> {
-    #[serde(borrow, default)]
-    model: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    choices: Option<Choices<'a>>,
-    #[serde(default)]
-    usage: Option<RawUsage>,
-    #[serde(default)]
-    x_groq: Option<Groq>,
-    #[serde(default)]
-    error: Option<IgnoredAny>,
-}
-
-#[derive(serde::Deserialize)]
-struct Groq {
-    #[serde(default)]
-    usage: Option<RawUsage>,
-}
-
-#[derive(serde::Deserialize)]
-struct ResponsesEvent<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Text<'a>,
-    #[serde(borrow, default)]
-    delta: Text<'a>,
-    #[serde(borrow, default)]
-    response: Option<Answer<'a>>,
-}
-
-#[derive(serde::Deserialize)]
 struct TerminalEvent<'a> {
     #[serde(borrow, default, rename = "type")]
     kind: Text<'a>,
     #[serde(borrow, default)]
     response: Option<&'a RawValue>,
-}
-
-#[derive(serde::Deserialize)]
-struct MessagesEvent<'a> {
-    #[serde(borrow, default, rename = "type")]
-    kind: Text<'a>,
-    #[serde(borrow, default)]
-    delta: Option<MessagesDelta<'a>>,
-    #[serde(borrow, default)]
-    message: Option<Answer<'a>>,
-    #[serde(default)]
-    usage: Option<RawUsage>,
-}
-
-#[derive(Default, serde::Deserialize)]
-struct MessagesDelta<'a> {
-    #[serde(borrow, default)]
-    text: Text<'a>,
-    #[serde(borrow, default)]
-    partial_json: Text<'a>,
-    #[serde(borrow, default)]
-    thinking: Text<'a>,
-    #[serde(default)]
-    stop_reason: Option<IgnoredAny>,
-}
-
-#[derive(serde::Deserialize)]
-struct Choice<'a> {
-    #[serde(borrow, default)]
-    delta: Option<ChatDelta<'a>>,
-    #[serde(default)]
-    finish_reason: Option<IgnoredAny>,
-}
-
-#[derive(serde::Deserialize)]
-struct ChatDelta<'a> {
-    #[serde(borrow, default)]
-    content: Text<'a>,
-    #[serde(borrow, default)]
-    reasoning_content: Text<'a>,
-    #[serde(borrow, default)]
-    reasoning: Text<'a>,
-    #[serde(borrow, default)]
-    refusal: Text<'a>,
-    #[serde(borrow, default)]
-    tool_calls: Option<Vec<ToolCall<'a>>>,
-}
-
-#[derive(serde::Deserialize)]
-struct ToolCall<'a> {
-    #[serde(borrow, default)]
-    function: Option<Function<'a>>,
-}
-
-#[derive(serde::Deserialize)]
-struct Function<'a> {
-    #[serde(borrow, default)]
-    arguments: Text<'a>,
-}
-
-/// `choices` folded while it is read, because nearly always there is exactly one.
-#[derive(Default)]
-struct Choices<'a> {
-    count: usize,
-    delta: Cow<'a, str>,
-    hidden_bytes: usize,
-    finish: bool,
-}
-
-impl<'a> Choices<'a> {
-    fn add(&mut self, choice: Choice<'a>) {
-        self.count += 1;
-        self.finish |= choice.finish_reason.is_some();
-        let Some(delta) = choice.delta else {
-            return;
-        };
-        append(&mut self.delta, delta.content.0);
-        // Some providers send the same reasoning under both names.
-        self.hidden_bytes +=
-            delta.reasoning_content.0.len().max(delta.reasoning.0.len()) + delta.refusal.0.len();
-        for call in delta.tool_calls.into_iter().flatten() {
-            self.hidden_bytes += call
-                .function
-                .map_or(0, |function| function.arguments.0.len());
-        }
-    }
-}
-
-impl<'de: 'a, 'a> Deserialize<'de> for Choices<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_seq(ChoicesVisitor)
-    }
-}
-
-struct ChoicesVisitor;
-
-impl<'de> Visitor<'de> for ChoicesVisitor {
-    type Value = Choices<'de>;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("an array of choices")
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Choices<'de>, A::Error> {
-        let mut choices = Choices::default();
-        while let Some(choice) = seq.next_element()? {
-            choices.add(choice);
-        }
-        Ok(choices)
-    }
 }
 
 #[cfg(test)]

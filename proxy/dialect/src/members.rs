@@ -85,6 +85,9 @@ pub(crate) fn is_extra_headers(name: &str) -> bool {
 /// Equal but for case, the way Go's decoder compares names: it also folds the long s and the
 /// Kelvin sign.
 pub(crate) fn folds_to(name: &str, known: &str) -> bool {
+    if name.is_ascii() {
+        return name.eq_ignore_ascii_case(known);
+    }
     // Each folded character takes at most three bytes, so other lengths cannot match.
     let plausible = name.len() >= known.len() && name.len() <= known.len() * 3;
     plausible

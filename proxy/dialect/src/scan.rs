@@ -107,6 +107,46 @@ impl<'a> Cursor<'a> {
         start..self.at
     }
 
+    /// Shows `take` the names, quotes included, of the members of the object the cursor stands
+    /// before, each time with the cursor before the value. What `take` leaves there is skipped.
+    /// False, and nothing taken, when it is no object.
+    pub(crate) fn members(&mut self, mut take: impl FnMut(&'a [u8], &mut Self)) -> bool {
+        let is_object = self.eat(b'{');
+        while is_object && let Some(name) = self.next_key() {
+            let before = self.at;
+            take(self.slice(&name), self);
+            if self.at == before {
+                self.value();
+            }
+        }
+        is_object
+    }
+
+    /// The same for the elements of an array.
+    pub(crate) fn items(&mut self, mut take: impl FnMut(&mut Self)) -> bool {
+        let is_array = self.eat(b'[');
+        while is_array && self.next_item() {
+            let before = self.at;
+            take(self);
+            if self.at == before {
+                self.value();
+            }
+        }
+        is_array
+    }
+
+    /// Takes any value: its text.
+    pub(crate) fn raw(&mut self) -> &'a [u8] {
+        let value = self.value();
+        self.slice(&value)
+    }
+
+    /// Takes any value: where it stands, if it is a string.
+    pub(crate) fn string_span(&mut self) -> Option<Range<usize>> {
+        let value = self.value();
+        self.slice(&value).starts_with(b"\"").then_some(value)
+    }
+
     /// Takes any value without recursion.
     pub(crate) fn value(&mut self) -> Range<usize> {
         let first = self.peek();
@@ -193,7 +233,24 @@ mod tests {
     #[test]
     fn broken_text_never_panics_and_ends() {
         for text in [
-            "", "\"", "\"\\", "{", "[[", "{\"a", "{\"a\":", "}", "]", ",", "{]", "[}", "\"a\\",
+            "",
+            "\"",
+            "\"\\",
+            "{",
+            "[[",
+            "{\"a",
+            "{\"a\":",
+            "}",
+            "]",
+            ",",
+            "{]",
+            "[}",
+            "\"a\\",
+            "{\"a\":[}",
+            "{\"a\":[{]",
+            "{\"a\":[{\"b\"}",
+            "{\"a\"]",
+            "{\"a\":}",
         ] {
             let mut cursor = Cursor::new(text.as_bytes(), 0);
             cursor.value();
@@ -208,6 +265,11 @@ mod tests {
             while cursor.next_item() {
                 cursor.value();
             }
+            assert!(cursor.at() <= text.len() + 1, "{text}");
+            let mut cursor = Cursor::new(text.as_bytes(), 0);
+            cursor.members(|_, cursor| {
+                cursor.items(|cursor| _ = cursor.members(|_, _| {}));
+            });
             assert!(cursor.at() <= text.len() + 1, "{text}");
         }
     }

@@ -188,15 +188,22 @@ impl SseEvent {
         self.data == Data::None && self.name.is_empty()
     }
 
-    /// The event's bytes with `span` of its data replaced, for instance the model's name.
+    /// Appends the event's bytes with `span` of its data replaced, for instance the model's name.
     /// Data of several lines is written anew, with the event's name and no other field.
-    #[must_use]
-    pub fn with_data_span(&self, span: &Range<usize>, replacement: &[u8]) -> Bytes {
+    pub fn write_with_data_span(
+        &self,
+        span: &Range<usize>,
+        replacement: &[u8],
+        out: &mut BytesMut,
+    ) {
         let Data::One(data) = &self.data else {
-            return encode_event(self.name(), &replaced(self.data(), span, replacement));
+            let mut anew = BytesMut::new();
+            write_replaced(self.data(), span, replacement, &mut anew);
+            out.extend_from_slice(&encode_event(self.name(), &anew));
+            return;
         };
         let in_raw = (data.start + span.start).min(data.end)..(data.start + span.end).min(data.end);
-        replaced(&self.raw, &in_raw, replacement).into()
+        write_replaced(&self.raw, &in_raw, replacement, out);
     }
 
     fn parse(raw: Bytes, skip: usize) -> Self {
@@ -266,12 +273,10 @@ fn join(joined: &mut Vec<u8>, value: Option<&[u8]>) {
     joined.extend_from_slice(value.unwrap_or_default());
 }
 
-fn replaced(bytes: &[u8], span: &Range<usize>, replacement: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(bytes.len() + replacement.len());
+fn write_replaced(bytes: &[u8], span: &Range<usize>, replacement: &[u8], out: &mut BytesMut) {
     out.extend_from_slice(bytes.get(..span.start).unwrap_or_default());
     out.extend_from_slice(replacement);
     out.extend_from_slice(bytes.get(span.end..).unwrap_or_default());
-    out
 }
 
 const BOM: &[u8] = b"\xef\xbb\xbf";

@@ -234,15 +234,16 @@ fn what_an_event_is() {
     ] {
         assert_eq!(of(text).is_comment(), comment, "{text:?}");
     }
-    let event = of("id: 1\r\ndata: {\"model\":\"m\"}\r\n\r\n");
-    assert_eq!(
-        event.with_data_span(&(9..12), b"\"a/m\"").as_ref(),
-        b"id: 1\r\ndata: {\"model\":\"a/m\"}\r\n\r\n"
+    let mut out = BytesMut::new();
+    of("id: 1\r\ndata: {\"model\":\"m\"}\r\n\r\n").write_with_data_span(
+        &(9..12),
+        b"\"a/m\"",
+        &mut out,
     );
-    let event = of("event: e\ndata: {\ndata: 5}\n\n");
+    of("event: e\ndata: {\ndata: 5}\n\n").write_with_data_span(&(2..3), b"6", &mut out);
     assert_eq!(
-        event.with_data_span(&(2..3), b"6").as_ref(),
-        b"event: e\ndata: {\ndata: 6}\n\n"
+        out.as_ref(),
+        b"id: 1\r\ndata: {\"model\":\"a/m\"}\r\n\r\nevent: e\ndata: {\ndata: 6}\n\n"
     );
 }
 

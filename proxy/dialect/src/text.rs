@@ -5,10 +5,25 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use crate::scan::unquoted;
+
 /// Text, borrowed when it has no escapes. Null, numbers and objects are no text; of an array of
 /// parts, as some providers send, it is the `text` of each.
 #[derive(Default)]
 pub(crate) struct Text<'a>(pub(crate) Cow<'a, str>);
+
+impl<'a> Text<'a> {
+    /// That of a value given by its own text.
+    pub(crate) fn read(raw: &'a [u8]) -> Cow<'a, str> {
+        match raw.first() {
+            Some(b'"') => unquoted(raw),
+            // Seldom, and they hold one another.
+            Some(b'[' | b'{') => serde_json::from_slice(raw).ok().map(|Text(text)| text),
+            _ => None,
+        }
+        .unwrap_or_default()
+    }
+}
 
 impl<'de: 'a, 'a> Deserialize<'de> for Text<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

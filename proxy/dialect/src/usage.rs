@@ -1,8 +1,6 @@
 //! Tokens an exchange used, read from the providers' own words.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, Visitor};
+use crate::scan::Cursor;
 
 /// Tokens in and out. Input includes cached tokens and output includes reasoning, whatever the
 /// provider's own custom is.
@@ -43,133 +41,117 @@ impl Usage {
     }
 }
 
-/// `usage` as any of the three families writes it; their member names do not collide.
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
+/// `usage` as any of the three families writes it; their member names do not collide. A count that
+/// is null, negative or no number at all is 0.
+#[derive(Debug, Default)]
 pub(crate) struct RawUsage {
-    prompt_tokens: Count,
-    completion_tokens: Count,
-    prompt_tokens_details: Option<Details>,
-    completion_tokens_details: Option<Details>,
-    prompt_cache_hit_tokens: Count,
-    input_tokens: Count,
-    output_tokens: Count,
-    input_tokens_details: Option<Details>,
-    output_tokens_details: Option<Details>,
-    cache_read_input_tokens: Count,
-    cache_creation_input_tokens: Count,
+    prompt_tokens: u64,
+    completion_tokens: u64,
+    prompt_tokens_details: Details,
+    completion_tokens_details: Details,
+    prompt_cache_hit_tokens: u64,
+    input_tokens: u64,
+    output_tokens: u64,
+    input_tokens_details: Details,
+    output_tokens_details: Details,
+    cache_read_input_tokens: u64,
+    cache_creation_input_tokens: u64,
 }
 
-#[derive(Debug, Default, serde::Deserialize)]
-#[serde(default)]
+#[derive(Debug, Default)]
 struct Details {
-    cached_tokens: Count,
-    reasoning_tokens: Count,
-    thinking_tokens: Count,
+    cached_tokens: u64,
+    reasoning_tokens: u64,
+    thinking_tokens: u64,
 }
 
 impl RawUsage {
+    /// Reads the text of a value; `None` when it is no object, or cut off.
+    pub(crate) fn read(raw: &[u8]) -> Option<Self> {
+        let mut usage = Self::default();
+        let is_object = Cursor::new(raw, 0).members(|name, value| match name {
+            b"\"prompt_tokens\"" => usage.prompt_tokens = count(value.raw()),
+            b"\"completion_tokens\"" => usage.completion_tokens = count(value.raw()),
+            b"\"prompt_tokens_details\"" => {
+                usage.prompt_tokens_details = Details::read(value.raw())
+            }
+            b"\"completion_tokens_details\"" => {
+                usage.completion_tokens_details = Details::read(value.raw());
+            }
+            b"\"prompt_cache_hit_tokens\"" => usage.prompt_cache_hit_tokens = count(value.raw()),
+            b"\"input_tokens\"" => usage.input_tokens = count(value.raw()),
+            b"\"output_tokens\"" => usage.output_tokens = count(value.raw()),
+            b"\"input_tokens_details\"" => usage.input_tokens_details = Details::read(value.raw()),
+            b"\"output_tokens_details\"" => {
+                usage.output_tokens_details = Details::read(value.raw())
+            }
+            b"\"cache_read_input_tokens\"" => usage.cache_read_input_tokens = count(value.raw()),
+            b"\"cache_creation_input_tokens\"" => {
+                usage.cache_creation_input_tokens = count(value.raw());
+            }
+            _ => {}
+        });
+        (is_object && raw.ends_with(b"}")).then_some(usage)
+    }
+
     pub(crate) fn chat(&self) -> Usage {
-        let cached = self
-            .prompt_tokens_details
-            .as_ref()
-            .map_or(0, |details| details.cached_tokens.0);
+        let cached = self.prompt_tokens_details.cached_tokens;
         Usage {
-            input_tokens: self.prompt_tokens.0,
-            output_tokens: self.completion_tokens.0,
-            cached_input_tokens: cached.max(self.prompt_cache_hit_tokens.0),
-            reasoning_tokens: self
-                .completion_tokens_details
-                .as_ref()
-                .map_or(0, |details| details.reasoning_tokens.0),
+            input_tokens: self.prompt_tokens,
+            output_tokens: self.completion_tokens,
+            cached_input_tokens: cached.max(self.prompt_cache_hit_tokens),
+            reasoning_tokens: self.completion_tokens_details.reasoning_tokens,
             reported: true,
         }
     }
 
     pub(crate) fn responses(&self) -> Usage {
         Usage {
-            input_tokens: self.input_tokens.0,
-            output_tokens: self.output_tokens.0,
-            cached_input_tokens: self
-                .input_tokens_details
-                .as_ref()
-                .map_or(0, |details| details.cached_tokens.0),
-            reasoning_tokens: self
-                .output_tokens_details
-                .as_ref()
-                .map_or(0, |details| details.reasoning_tokens.0),
+            input_tokens: self.input_tokens,
+            output_tokens: self.output_tokens,
+            cached_input_tokens: self.input_tokens_details.cached_tokens,
+            reasoning_tokens: self.output_tokens_details.reasoning_tokens,
             reported: true,
         }
     }
 
     /// Here `input_tokens` leaves out what was read from or written to the cache.
     pub(crate) fn messages(&self) -> Usage {
-        let cached = self.cache_read_input_tokens.0;
-        let written = self.cache_creation_input_tokens.0;
+        let cached = self.cache_read_input_tokens;
+        let written = self.cache_creation_input_tokens;
+        let all = self.input_tokens.saturating_add(cached);
         Usage {
-            input_tokens: self
-                .input_tokens
-                .0
-                .saturating_add(cached)
-                .saturating_add(written),
-            output_tokens: self.output_tokens.0,
+            input_tokens: all.saturating_add(written),
+            output_tokens: self.output_tokens,
             cached_input_tokens: cached,
-            reasoning_tokens: self
-                .output_tokens_details
-                .as_ref()
-                .map_or(0, |details| details.thinking_tokens.0),
+            reasoning_tokens: self.output_tokens_details.thinking_tokens,
             reported: true,
         }
     }
 }
 
-/// A count that is 0 when it is null, negative or no number at all.
-#[derive(Debug, Default, Clone, Copy)]
-struct Count(u64);
-
-impl<'de> Deserialize<'de> for Count {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_any(CountVisitor)
+impl Details {
+    fn read(raw: &[u8]) -> Self {
+        let mut details = Self::default();
+        Cursor::new(raw, 0).members(|name, value| match name {
+            b"\"cached_tokens\"" => details.cached_tokens = count(value.raw()),
+            b"\"reasoning_tokens\"" => details.reasoning_tokens = count(value.raw()),
+            b"\"thinking_tokens\"" => details.thinking_tokens = count(value.raw()),
+            _ => {}
+        });
+        details
     }
 }
 
-struct CountVisitor;
-
-impl<'de> Visitor<'de> for CountVisitor {
-    type Value = Count;
-
-    fn expecting(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str("a count")
-    }
-
-    fn visit_u64<E>(self, value: u64) -> Result<Count, E> {
-        Ok(Count(value))
-    }
-
-    fn visit_i64<E>(self, value: i64) -> Result<Count, E> {
-        Ok(Count(u64::try_from(value).unwrap_or(0)))
-    }
-
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the cast saturates, negative and NaN become 0"
-    )]
-    fn visit_f64<E>(self, value: f64) -> Result<Count, E> {
-        Ok(Count(value as u64))
-    }
-
-    fn visit_unit<E>(self) -> Result<Count, E> {
-        Ok(Count(0))
-    }
-
-    fn visit_bool<E>(self, _: bool) -> Result<Count, E> {
-        Ok(Count(0))
-    }
-
-    fn visit_str<E>(self, _: &str) -> Result<Count, E> {
-        Ok(Count(0))
-    }
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "the cast saturates, negative and NaN become 0"
+)]
+fn count(raw: &[u8]) -> u64 {
+    let text = std::str::from_utf8(raw).unwrap_or_default();
+    let fraction = || text.parse::<f64>().map_or(0, |number| number as u64);
+    text.parse().unwrap_or_else(|_| fraction())
 }
 
 #[cfg(test)]
@@ -200,8 +182,8 @@ mod tests {
 
     #[test]
     fn odd_counts_are_zero() {
-        let raw: RawUsage = serde_json::from_str(
-            r#"{"prompt_tokens":12.0,"completion_tokens":null,"input_tokens":-4,"output_tokens":"7","total":{},"prompt_tokens_details":null}"#,
+        let raw = RawUsage::read(
+            br#"{"prompt_tokens":12.0,"completion_tokens":null,"input_tokens":-4,"output_tokens":"7","total":{},"prompt_tokens_details":null}"#,
         )
         .unwrap();
         assert_eq!((raw.chat().input_tokens, raw.chat().output_tokens), (12, 0));
@@ -209,5 +191,9 @@ mod tests {
             (raw.messages().input_tokens, raw.responses().output_tokens),
             (0, 0)
         );
+        assert_eq!(count(b"18446744073709551616"), u64::MAX);
+        for none in ["null", "[1]", "7", "\"x\"", "", "{\"input_tokens\":1"] {
+            assert!(RawUsage::read(none.as_bytes()).is_none(), "{none}");
+        }
     }
 }

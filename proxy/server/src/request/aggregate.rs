@@ -19,7 +19,7 @@ use crate::request::opening::Fault;
 use crate::request::patience::{CallerGone, while_heard};
 use crate::request::refuse::Refusal;
 use crate::request::serve::Connection;
-use crate::request::{relay, stream};
+use crate::request::{headers, relay, stream};
 use crate::snapshot::Upstream;
 
 /// Consumes the stream and answers with its result. An `Err` means that nothing has reached the
@@ -52,7 +52,7 @@ pub(crate) async fn relay(
     while let Some(Ok(Some(_))) = session.read_response_body().now_or_never() {}
     received.remove(CACHE_CONTROL);
     received.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    received.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    received.insert(CONTENT_LENGTH, headers::length(body.len()));
     relay::answer(exchange, downstream, StatusCode::OK, received, body).await
 }
 

@@ -121,6 +121,7 @@ pub(crate) fn classify(
         });
     }
     exchange.call = Some(Call {
+        model_json: body.slice(peek.model_span.clone()),
         peek,
         estimate,
         target,

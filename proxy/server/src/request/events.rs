@@ -8,7 +8,7 @@ use bytes::{Bytes, BytesMut};
 use memchr::memmem::Finder;
 use weir_dialect::{
     Api, EventFacts, JsonEdit, SseError, SseEvent, SseSplitter, apply_json_edits, encode_event,
-    event_facts, outcome, quote,
+    event_facts, outcome,
 };
 use weir_pipeline::chain::{Chain, Stop};
 use weir_pipeline::verdict::{End, EventVerdict, StreamEvent};
@@ -74,8 +74,8 @@ pub(crate) struct Events {
     opening: Option<Opening>,
     /// Whom to ask about events, if anybody wants them.
     chain: Option<Arc<Chain>>,
-    /// The model's name for the caller, as a JSON string.
-    model: Vec<u8>,
+    /// The model's name as the caller wrote it, as a JSON string.
+    model: Bytes,
     /// The caller did not ask for the usage chunk that the upstream was made to send.
     hides_usage: bool,
     seq: u32,
@@ -96,7 +96,7 @@ impl Events {
             splitter: SseSplitter::new(event_max_bytes),
             opening: held.then(Opening::default),
             chain: exchange.chain().filter(|chain| chain.wants_events(true)),
-            model: call.map(|call| quote(&call.peek.model)).unwrap_or_default(),
+            model: call.map(|call| call.model_json.clone()).unwrap_or_default(),
             hides_usage: exchange.api == Api::ChatCompletions
                 && call.is_some_and(|call| call.peek.include_usage != Some(true)),
             seq: 0,
@@ -165,14 +165,14 @@ impl Events {
         for piece in &pieces.data {
             self.splitter.push(piece);
             while let Some(event) = self.splitter.next().map_err(too_large)? {
-                let Some(raw) = self.relay(exchange, &event)? else {
-                    continue;
-                };
+                let mut relayed = BytesMut::new();
+                self.relay(exchange, &event, &mut relayed)?;
+                let data = || data_of(relayed.freeze());
                 if self.terminal || self.stopped {
-                    return Ok(data_of(&raw));
+                    return Ok(data());
                 }
                 if self.whole && error.is_none() {
-                    *error = data_of(&raw);
+                    *error = data();
                 }
             }
         }
@@ -205,29 +205,27 @@ impl Events {
             .map(Opening::release)
             .unwrap_or_default()
         {
-            if let Some(relayed) = self.relay(exchange, &held)? {
-                out.extend_from_slice(&relayed);
-            }
+            self.relay(exchange, &held, out)?;
         }
-        if !self.stopped
-            && let Some(relayed) = self.relay(exchange, &event)?
-        {
-            out.extend_from_slice(&relayed);
+        if !self.stopped {
+            self.relay(exchange, &event, out)?;
         }
         Ok(())
     }
 
-    /// One event for the caller; `None` when it is not to see it.
+    /// Appends one event as the caller is to see it, if it is.
     fn relay(
         &mut self,
         exchange: &mut Exchange,
         event: &SseEvent,
-    ) -> Result<Option<Bytes>, Broken> {
+        out: &mut BytesMut,
+    ) -> Result<(), Broken> {
         if event.is_done() {
             self.whole = true;
         }
         if event.is_done() || event.data().is_empty() {
-            return Ok(Some(event.raw.clone()));
+            out.extend_from_slice(&event.raw);
+            return Ok(());
         }
         let facts = event_facts(exchange.api, event.name(), event.data());
         self.observe(exchange, &facts);
@@ -237,28 +235,25 @@ impl Events {
             hop.outcome.absorb(outcome(exchange.api, event.data()));
         }
         if facts.usage_only && self.hides_usage {
-            return Ok(None);
+            return Ok(());
         }
-        let mut renamed = match &facts.model_span {
-            Some(span) if event.data().get(span.clone()) != Some(self.model.as_slice()) => {
-                event.with_data_span(span, &self.model)
+        let start = out.len();
+        match &facts.model_span {
+            Some(span) if event.data().get(span.clone()) != Some(&*self.model) => {
+                event.write_with_data_span(span, &self.model, out);
             }
-            _ => event.raw.clone(),
-        };
-        if self.hides_usage {
-            renamed = without_usage(renamed, facts.usage.is_some());
+            _ => out.extend_from_slice(&event.raw),
         }
-        let asked = self.seq == 0
-            || self
-                .chain
-                .as_ref()
-                .is_some_and(|chain| chain.wants_events(false));
-        let relayed = match self.chain.clone().filter(|_| asked) {
-            None => Some(renamed),
-            Some(chain) => self.ask(exchange, &chain, event, &facts, renamed)?,
-        };
+        if self.hides_usage {
+            hide_usage(out, start, facts.usage.is_some());
+        }
+        let first = self.seq == 0;
+        let asked = |chain: &&Arc<Chain>| first || chain.wants_events(false);
+        if let Some(chain) = self.chain.as_ref().filter(asked).cloned() {
+            self.ask(exchange, &chain, event, &facts, (out, start))?;
+        }
         self.seq = self.seq.saturating_add(1);
-        Ok(relayed)
+        Ok(())
     }
 
     fn observe(&mut self, exchange: &mut Exchange, facts: &EventFacts<'_>) {
@@ -281,14 +276,15 @@ impl Events {
         }
     }
 
+    /// Asks the filters about an event that stands in `out` from `start` on.
     fn ask(
         &mut self,
         exchange: &mut Exchange,
         chain: &Chain,
         event: &SseEvent,
         facts: &EventFacts<'_>,
-        renamed: Bytes,
-    ) -> Result<Option<Bytes>, Broken> {
+        (out, start): (&mut BytesMut, usize),
+    ) -> Result<(), Broken> {
         let seen = StreamEvent {
             seq: self.seq,
             name: event.name().to_owned(),
@@ -302,54 +298,58 @@ impl Events {
         exchange.facts = Some(back);
         let verdict =
             verdict.map_err(|stop: Stop| stopped(&Refusal::stopped(stop, End::Denied)))?;
-        Ok(match verdict {
-            EventVerdict::Pass => Some(renamed),
-            EventVerdict::Drop => None,
-            EventVerdict::Replace(data) => Some(encode_event(event.name(), &data)),
-            EventVerdict::Stop(data) => {
-                self.stopped = true;
-                let mut last = BytesMut::from(&*encode_event(event.name(), &data));
-                if exchange.api == Api::ChatCompletions {
-                    last.extend_from_slice(b"data: [DONE]\n\n");
-                }
-                Some(last.freeze())
+        if verdict == EventVerdict::Pass {
+            return Ok(());
+        }
+        out.truncate(start);
+        if let EventVerdict::Replace(data) | EventVerdict::Stop(data) = &verdict {
+            out.extend_from_slice(&encode_event(event.name(), data));
+        }
+        if matches!(verdict, EventVerdict::Stop(_)) {
+            self.stopped = true;
+            if exchange.api == Api::ChatCompletions {
+                out.extend_from_slice(b"data: [DONE]\n\n");
             }
-        })
+        }
+        Ok(())
     }
 }
 
-/// The data of an event made here.
-fn data_of(raw: &Bytes) -> Option<Bytes> {
-    let mut whole = SseSplitter::new(usize::MAX);
-    whole.push(raw);
-    let event = whole.next().ok().flatten()?;
+/// The data of an event made here, if there is one.
+fn data_of(raw: Bytes) -> Option<Bytes> {
+    let event = event_of(raw)?;
     Some(Bytes::copy_from_slice(event.data()))
 }
 
-/// The member `usage` that the upstream was asked for and the caller was not told of: null in most
-/// chunks, and `reported` in one that has a choice as well.
-fn without_usage(raw: Bytes, reported: bool) -> Bytes {
+fn event_of(raw: Bytes) -> Option<SseEvent> {
+    let mut whole = SseSplitter::new(usize::MAX);
+    whole.push(&raw);
+    whole.next().ok().flatten()
+}
+
+/// Takes the member `usage`, which the upstream was asked for and the caller was not told of, out of
+/// the event that stands in `out` from `start` on: it is null in most chunks, and `reported` in one
+/// that has a choice as well.
+fn hide_usage(out: &mut BytesMut, start: usize, reported: bool) {
+    let raw = out.get(start..).unwrap_or_default();
     if reported {
-        let mut whole = SseSplitter::new(usize::MAX);
-        whole.push(&raw);
         let removal = JsonEdit::Remove {
             pointer: "/usage".into(),
         };
-        if let Ok(Some(event)) = whole.next()
+        if let Some(event) = event_of(Bytes::copy_from_slice(raw))
             && let Ok(data) = apply_json_edits(event.data(), &[removal])
         {
-            return encode_event(event.name(), &data);
+            out.truncate(start);
+            out.extend_from_slice(&encode_event(event.name(), &data));
         }
-        return raw;
+        return;
     }
     // Unescaped quotes stand around names only, so that no text can look like it.
-    let Some(at) = NO_USAGE_FINDER.find(&raw) else {
-        return raw;
-    };
-    let mut kept = BytesMut::with_capacity(raw.len());
-    kept.extend_from_slice(raw.get(..at).unwrap_or_default());
-    kept.extend_from_slice(raw.get(at + NO_USAGE.len()..).unwrap_or_default());
-    kept.freeze()
+    if let Some(at) = NO_USAGE_FINDER.find(raw) {
+        let at = start + at;
+        out.copy_within(at + NO_USAGE.len().., at);
+        out.truncate(out.len() - NO_USAGE.len());
+    }
 }
 
 const NO_USAGE: &[u8] = b",\"usage\":null";

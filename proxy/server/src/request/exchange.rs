@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use tokio::time::Instant;
 use weir_dialect::{Api, Peek, Usage};
 use weir_pipeline::chain::Chain;
@@ -51,6 +52,8 @@ pub(crate) struct Exchange {
 pub(crate) struct Call {
     /// What was read of the body, its estimate corrected by what was learned of the model.
     pub(crate) peek: Peek,
+    /// The model's name as the caller wrote it, quotes included.
+    pub(crate) model_json: Bytes,
     /// Input tokens by the body alone, before any correction.
     pub(crate) estimate: u32,
     /// The model it names, and who decides and answers.

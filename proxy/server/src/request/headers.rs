@@ -222,6 +222,13 @@ pub(crate) fn content_length(head: &RequestHeader) -> Option<u64> {
         .ok()
 }
 
+/// A length as the value of a header.
+pub(crate) fn length(bytes: usize) -> HeaderValue {
+    let mut digits = itoa::Buffer::new();
+    // `HeaderValue::from` would allocate twice.
+    HeaderValue::from_str(digits.format(bytes)).unwrap_or_else(|_| HeaderValue::from(bytes))
+}
+
 /// Whether an answer is a stream of server-sent events.
 pub(crate) fn is_event_stream(headers: &HeaderMap) -> bool {
     let value = headers
@@ -253,11 +260,14 @@ pub(crate) fn uuid_v4(random: u128) -> String {
     // RFC 9562, 5.4: version 4, variant 10. Written by hand: it is made for every request.
     let bits = (random & !(0xf << 76) & !(0b11 << 62)) | (0x4 << 76) | (0b10 << 62);
     let mut text = String::with_capacity(36);
-    for (place, byte) in bits.to_be_bytes().into_iter().enumerate() {
-        if matches!(place, 4 | 6 | 8 | 10) {
+    let mut rest = &bits.to_be_bytes()[..];
+    for group in [4, 2, 2, 2, 6] {
+        let (bytes, later) = rest.split_at(group);
+        hexadecimal::push(&mut text, bytes);
+        rest = later;
+        if !rest.is_empty() {
             text.push('-');
         }
-        hexadecimal::push(&mut text, &[byte]);
     }
     text
 }

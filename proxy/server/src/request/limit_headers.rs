@@ -1,9 +1,10 @@
 //! Where the caller stands with its budgets, in the headers of its answer: as OpenAI and NVCF write
 //! them, as Anthropic does for callers of that API, and as the IETF's draft `RateLimit` fields.
 
-use std::fmt::Write as _;
+use std::fmt;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use bytes::{BufMut, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use weir_dialect::Api;
 use weir_pipeline::ledger::Ledger;
@@ -58,13 +59,14 @@ fn tell(
 ) {
     let refused = notices.refused();
     let mut standing = String::with_capacity(STANDING_BYTES);
+    let mut values = Values::new();
     let mut policies: Option<HeaderValue> = None;
     for notice in notices.iter() {
         // A refused exchange keeps nothing of what other budgets had granted it.
         let given_back = (refused && notice.taken > 0).then(|| notice.given_back());
         let notice = given_back.as_ref().unwrap_or(notice);
         if notice.of.x_ratelimit {
-            figures(api, notice, &now, &mut put);
+            figures(api, notice, &now, &mut values, &mut put);
         }
         // Of a refused exchange only what refused it: `Retry-After` must not be before `t`.
         if notice.of.ratelimit {
@@ -77,9 +79,8 @@ fn tell(
             });
         }
     }
-    if let Some(policies) = policies
-        && let Ok(standing) = HeaderValue::try_from(standing)
-    {
+    if let Some(policies) = policies {
+        let standing = values.text(&standing);
         put(RATELIMIT_POLICY, policies);
         put(RATELIMIT, standing);
     }
@@ -90,6 +91,7 @@ fn figures(
     api: Api,
     notice: &Notice,
     now: impl Fn() -> SystemTime,
+    values: &mut Values,
     put: &mut impl FnMut(HeaderName, HeaderValue),
 ) {
     let anthropic = api == Api::Messages;
@@ -97,15 +99,43 @@ fn figures(
     let Some([limit, remaining, reset]) = names.get(notice.of.dimension as usize) else {
         return;
     };
+    put(limit.clone(), values.number(notice.limit));
+    put(remaining.clone(), values.number(notice.remaining));
     let reset_at = if anthropic {
-        timestamp(now() + Duration::from_millis(notice.reset_ms))
+        values.text(&timestamp(now() + Duration::from_millis(notice.reset_ms)))
     } else {
-        duration(notice.reset_ms)
+        values.duration(notice.reset_ms)
     };
-    put(limit.clone(), HeaderValue::from(notice.limit));
-    put(remaining.clone(), HeaderValue::from(notice.remaining));
-    if let Ok(reset_at) = HeaderValue::try_from(reset_at) {
-        put(reset.clone(), reset_at);
+    put(reset.clone(), reset_at);
+}
+
+/// Writes the values of headers one after the other into one buffer, which they share.
+struct Values(BytesMut);
+
+impl Values {
+    fn new() -> Self {
+        Self(BytesMut::with_capacity(VALUES_BYTES))
+    }
+
+    fn text(&mut self, text: &str) -> HeaderValue {
+        self.0.put_slice(text.as_bytes());
+        self.take()
+    }
+
+    fn number(&mut self, number: u64) -> HeaderValue {
+        self.text(itoa::Buffer::new().format(number))
+    }
+
+    fn duration(&mut self, ms: u64) -> HeaderValue {
+        // Writing to a buffer that grows cannot fail.
+        _ = duration(ms, &mut self.0);
+        self.take()
+    }
+
+    /// What was written since the last time.
+    fn take(&mut self) -> HeaderValue {
+        let written = self.0.split().freeze();
+        HeaderValue::from_maybe_shared(written).unwrap_or_else(|_| HeaderValue::from_static(""))
     }
 }
 
@@ -133,32 +163,33 @@ fn joined(one: &HeaderValue, other: &HeaderValue) -> HeaderValue {
 }
 
 /// A duration as Go writes it: `0s`, `350ms`, `1.5s`, `6m0s`, `1h2m3.5s`.
-fn duration(ms: u64) -> String {
-    let mut text = String::new();
+fn duration(ms: u64, to: &mut impl fmt::Write) -> fmt::Result {
+    let mut digits = itoa::Buffer::new();
+    let mut part = |number, unit| {
+        to.write_str(digits.format(number))?;
+        to.write_str(unit)
+    };
     if ms == 0 {
-        return "0s".to_owned();
+        return part(0, "s");
     }
     if ms < 1_000 {
-        text.push_str(itoa::Buffer::new().format(ms));
-        text.push_str("ms");
-        return text;
+        return part(ms, "ms");
     }
     let (hours, minutes) = (ms / 3_600_000, ms / 60_000 % 60);
     let (seconds, thousandths) = (ms / 1_000 % 60, ms % 1_000);
-    // Writing to a string cannot fail.
     if hours > 0 {
-        _ = write!(text, "{hours}h");
+        part(hours, "h")?;
     }
     if hours > 0 || minutes > 0 {
-        _ = write!(text, "{minutes}m");
+        part(minutes, "m")?;
     }
-    _ = write!(text, "{seconds}");
-    if thousandths > 0 {
-        let fraction = format!("{thousandths:03}");
-        _ = write!(text, ".{}", fraction.trim_end_matches('0'));
+    if thousandths == 0 {
+        return part(seconds, "s");
     }
-    text.push('s');
-    text
+    part(seconds, ".")?;
+    let fraction = format!("{thousandths:03}");
+    to.write_str(fraction.trim_end_matches('0'))?;
+    to.write_str("s")
 }
 
 /// A time as RFC 3339 writes it in UTC, rounded up to whole seconds: `2026-11-21T09:12:13Z`.
@@ -236,12 +267,15 @@ static ANTHROPIC: Names = [
 
 /// Room for one item of `RateLimit`, and most pairs of them.
 const STANDING_BYTES: usize = 64;
+/// Room for the values of two budgets.
+const VALUES_BYTES: usize = 192;
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::fmt::Write as _;
     use std::sync::Arc;
 
     use weir_pipeline::notice::Announcement;
@@ -371,7 +405,9 @@ ratelimit: "output-tokens-minute";r=40;t=7
             (604_800_000, "168h0m0s"),
         ];
         for (ms, expected) in table {
-            assert_eq!(duration(ms), expected, "{ms} ms");
+            let mut text = String::new();
+            duration(ms, &mut text).unwrap();
+            assert_eq!(text, expected, "{ms} ms");
         }
     }
 

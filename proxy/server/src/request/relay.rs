@@ -10,7 +10,7 @@ use pingora::protocols::http::ServerSession;
 use pingora::protocols::http::client::HttpSession as UpstreamSession;
 use tokio::time::Instant;
 use weir_config::Resend;
-use weir_dialect::{Api, outcome, quote, response_facts, splice};
+use weir_dialect::{Api, outcome, response_facts, splice};
 use weir_pipeline::facts::ResponseFacts;
 use weir_pipeline::verdict::End;
 use weir_routing::Reservation;
@@ -98,7 +98,7 @@ pub(crate) async fn relay(
         body
     };
     let mut received = received;
-    received.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+    received.insert(CONTENT_LENGTH, headers::length(body.len()));
     answer(exchange, downstream, status, received, body).await
 }
 
@@ -217,7 +217,7 @@ fn observed(exchange: &mut Exchange, body: Bytes) -> Bytes {
         exchange.progress.output_bytes = body.len() as u64;
     }
     match (facts.model_span, &exchange.call) {
-        (Some(span), Some(call)) => splice(&body, &mut [(span, quote(&call.peek.model))]),
+        (Some(span), Some(call)) => splice(&body, &mut [(span, &call.model_json)]),
         _ => body,
     }
 }

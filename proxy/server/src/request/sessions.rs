@@ -2,7 +2,7 @@
 //! conversation began.
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use weir_dialect::{Api, Peek, conversation_digest, payload_digest};
 use weir_pipeline::facts::{SessionKey, SessionSource};
 
@@ -49,9 +49,9 @@ pub(crate) fn session_keys(
         keys.push(key(source, found.value.clone()));
     }
     let named_by = |header| named(header, headers);
-    let mut header = named_by(SESSION_HEADER)?;
+    let mut header = named_by(&SESSION_HEADER)?;
     if header.is_none() && api == Api::Messages {
-        header = named_by(CLAUDE_CODE_HEADER)?;
+        header = named_by(&CLAUDE_CODE_HEADER)?;
     }
     keys.extend(header.map(|value| key(SessionSource::SessionHeader, value)));
     if keys.is_empty() && generated {
@@ -61,14 +61,14 @@ pub(crate) fn session_keys(
 }
 
 /// The id in a header; empty is absent.
-fn named(header: &'static str, headers: &HeaderMap) -> Result<Option<String>, BadSession> {
+fn named(header: &'static HeaderName, headers: &HeaderMap) -> Result<Option<String>, BadSession> {
     let Some(value) = headers.get(header) else {
         return Ok(None);
     };
     let value = value.as_bytes().trim_ascii();
-    checked(header, value)?;
+    checked(header.as_str(), value)?;
     let text = std::str::from_utf8(value).map_err(|_| BadSession {
-        source_name: header,
+        source_name: header.as_str(),
         why: "it must be UTF-8",
     })?;
     Ok((!text.is_empty()).then(|| text.to_owned()))
@@ -104,9 +104,9 @@ fn key(source: SessionSource, value: String) -> SessionKey {
 }
 
 /// Header that names the conversation.
-const SESSION_HEADER: &str = "x-multi-turn-session-id";
+static SESSION_HEADER: HeaderName = HeaderName::from_static("x-multi-turn-session-id");
 /// What Claude Code sends with its calls of the Messages API.
-const CLAUDE_CODE_HEADER: &str = "x-claude-code-session-id";
+static CLAUDE_CODE_HEADER: HeaderName = HeaderName::from_static("x-claude-code-session-id");
 /// Longest session id, in bytes (the documented limit of NVCF's gateway).
 const SESSION_ID_MAX: usize = 256;
 

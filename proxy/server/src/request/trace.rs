@@ -39,7 +39,8 @@ pub(crate) fn join(exchange: &mut Exchange) {
         Some(caller) => {
             let Caller { trace, flags, .. } = caller;
             let hop = spans.and_then(|_| caller.sampled(span_id));
-            (traceparent(trace, span_id, flags), hop)
+            let write_trace = |text: &mut String| text.push_str(trace);
+            (traceparent(write_trace, span_id, flags), hop)
         }
         None => {
             let trace_id = u128::from(nonzero()) << 64 | u128::from(fastrand::u64(..));
@@ -52,10 +53,9 @@ pub(crate) fn join(exchange: &mut Exchange) {
                 flags,
                 outcome: Outcome::default(),
             });
-            let mut trace = String::with_capacity(32);
-            hexadecimal::push(&mut trace, &trace_id.to_be_bytes());
+            let write_trace = |text: &mut String| hexadecimal::push(text, &trace_id.to_be_bytes());
             let flags = if sampled { "01" } else { "00" };
-            (traceparent(&trace, span_id, flags), hop)
+            (traceparent(write_trace, span_id, flags), hop)
         }
     };
     exchange.hop = hop.map(Box::new);
@@ -65,10 +65,10 @@ pub(crate) fn join(exchange: &mut Exchange) {
 }
 
 /// The header for the next hop.
-fn traceparent(trace: &str, span_id: u64, flags: &str) -> String {
+fn traceparent(write_trace: impl FnOnce(&mut String), span_id: u64, flags: &str) -> String {
     let mut text = String::with_capacity(55);
     text.push_str("00-");
-    text.push_str(trace);
+    write_trace(&mut text);
     text.push('-');
     hexadecimal::push(&mut text, &span_id.to_be_bytes());
     text.push('-');

@@ -1,5 +1,6 @@
 //! Step 4b: the request for one backend: the caller's body with the model's own name in it.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
@@ -27,14 +28,13 @@ pub(crate) fn body(exchange: &Exchange) -> Result<Bytes, Refusal> {
     } else {
         &call.peek
     };
-    let mut edits: Vec<(Range<usize>, Vec<u8>)> = Vec::with_capacity(2);
-    if facts.body.get(peek.model_span.clone()) != Some(call.target.upstream_model_json.as_slice()) {
-        edits.push((
-            peek.model_span.clone(),
-            call.target.upstream_model_json.clone(),
-        ));
+    let mut edits: Vec<(Range<usize>, Cow<'_, [u8]>)> = Vec::with_capacity(2);
+    let model = call.target.upstream_model_json.as_slice();
+    if facts.body.get(peek.model_span.clone()) != Some(model) {
+        edits.push((peek.model_span.clone(), model.into()));
     }
-    edits.extend(peek.upstream_edits(exchange.api, &facts.body, exchange.aggregates()));
+    let more = peek.upstream_edits(exchange.api, &facts.body, exchange.aggregates());
+    edits.extend(more.into_iter().map(|(span, text)| (span, text.into())));
     Ok(if edits.is_empty() {
         facts.body.clone()
     } else {
@@ -71,7 +71,7 @@ pub(crate) fn head(
     }
     parts
         .headers
-        .insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        .insert(CONTENT_LENGTH, headers::length(body.len()));
     parts
         .headers
         .entry(CONTENT_TYPE)
