@@ -68,6 +68,14 @@ impl Agent {
         self.admin
     }
 
+    /// CPU time it has used, in microseconds.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn cpu_us(&self) -> std::io::Result<u64> {
+        self.process.cpu_us()
+    }
+
     /// The process, to signal it.
     pub fn process(&mut self) -> &mut Process {
         &mut self.process

@@ -4,6 +4,8 @@
 //! Too busy is more than `c` times its share of all that is in progress, and more than its slots
 //! (consistent hashing with bounded loads, Mirrokni, Thorup, Zadimoghaddam, arXiv:1608.01350).
 
+use std::cell::OnceCell;
+
 use weir_sdk::candidates::{self, Figure, Session};
 use weir_sdk::{Choice, RequestView, Routing};
 
@@ -86,49 +88,58 @@ fn leading(asked: &Asked<'_>, prefix: &[u8], last: Option<u32>) -> Option<u32> {
 
 /// What is compared with, of all candidates.
 struct Limits {
-    /// Requests in progress for each unit of weight; infinite = no bound.
+    /// Looked at for the first that has no free slot.
+    bounds: OnceCell<Bounds>,
+    latest_us: f64,
+}
+
+/// How much of all that is in progress each may hold.
+struct Bounds {
+    /// Requests for each unit of weight.
     scale: f64,
     shares: Vec<f64>,
-    latest_us: f64,
 }
 
 impl Limits {
     fn of(asked: &Asked<'_>) -> Self {
-        let settings = &asked.plan.settings.pulsar;
-        let mut limits = Self {
-            scale: f64::INFINITY,
-            shares: Vec::new(),
-            latest_us: f64::INFINITY,
-        };
-        if settings.c > 0.0 {
-            let running = candidates::column(Figure::Running);
-            limits.shares = shares(asked, running.len());
-            let total: f64 = running.iter().sum::<f64>() + 1.0;
-            let whole = limits.shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-            limits.scale = settings.c * total / whole;
+        let penalty_us = asked.plan.settings.pulsar.ttft_penalty_ms * 1e3;
+        let ttft_us = |position| candidates::figure(position, Figure::TtftUs);
+        let least_us = (penalty_us > 0.0)
+            .then(|| candidates::least(Figure::TtftUs, &[]).and_then(ttft_us))
+            .flatten();
+        Self {
+            bounds: OnceCell::new(),
+            latest_us: least_us.map_or(f64::INFINITY, |least_us| least_us + penalty_us),
         }
-        if settings.ttft_penalty_ms > 0.0 {
-            let ttfts = candidates::column(Figure::TtftUs);
-            let best = ttfts.into_iter().fold(f64::INFINITY, f64::min);
-            limits.latest_us = best + settings.ttft_penalty_ms * 1e3;
-        }
-        limits
     }
 
     fn admit(&self, asked: &Asked<'_>, position: u32) -> bool {
         let settings = &asked.plan.settings.pulsar;
         let in_time = self.latest_us.is_infinite()
             || candidates::figure(position, Figure::TtftUs).is_some_and(|us| us <= self.latest_us);
-        in_time && (has_slot(settings, position) || self.within_share(position))
+        in_time && (has_slot(settings, position) || self.within_share(asked, position))
     }
 
-    fn within_share(&self, position: u32) -> bool {
-        let share = self.shares.get(position as usize);
+    fn within_share(&self, asked: &Asked<'_>, position: u32) -> bool {
+        let bounds = self.bounds.get_or_init(|| {
+            let running = candidates::column(Figure::Running);
+            let shares = shares(asked, running.len());
+            let scale = scale(asked, &running, &shares);
+            Bounds { scale, shares }
+        });
+        let share = bounds.shares.get(position as usize);
         let running = candidates::figure(position, Figure::Running);
         share
             .zip(running)
-            .is_some_and(|(share, running)| running < (self.scale * share).ceil())
+            .is_some_and(|(share, running)| running < (bounds.scale * share).ceil())
     }
+}
+
+/// Requests in progress that each unit of weight may hold: `c` times its part of all, with this one.
+fn scale(asked: &Asked<'_>, running: &[f64], shares: &[f64]) -> f64 {
+    let total: f64 = running.iter().sum::<f64>() + 1.0;
+    let whole = shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+    asked.plan.settings.pulsar.c * total / whole
 }
 
 /// The affinity key, if the request has one.
@@ -225,8 +236,7 @@ fn fit(asked: &Asked<'_>, able: &[u32]) -> Vec<u32> {
         let running = candidates::column(Figure::Running);
         let slots = candidates::column(Figure::Slots);
         let shares = shares(asked, running.len());
-        let total: f64 = running.iter().sum::<f64>() + 1.0;
-        let scale = settings.c * total / shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
+        let scale = scale(asked, &running, &shares);
         fit.retain(|at| {
             let at = *at as usize;
             let all = running.get(at).zip(slots.get(at)).zip(shares.get(at));

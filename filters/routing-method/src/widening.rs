@@ -42,10 +42,10 @@ pub(crate) fn look(rules: &Rules<'_>, among: Option<&[u32]>, count: u32) -> Look
             .filter_map(|position| Some((ttft_us(*position, rules.input_scale)?, *position)))
             .collect()
     } else {
-        let column = candidates::column(Figure::TtftUs);
-        if let Some(position) = drawn(rules, &column) {
+        if let Some(position) = drawn(rules, count) {
             return Look::Pick(position);
         }
+        let column = candidates::column(Figure::TtftUs);
         column.into_iter().zip(0..count).collect()
     };
     let fit = within_queue(rules, ttfts_us, among.is_none());
@@ -92,13 +92,14 @@ fn ttft_us(position: u32, input_scale: f64) -> Option<f64> {
 
 /// The usual case without a list of those that are open: random ones are drawn until enough of
 /// them are surely open and have room. The same distribution, for what a few draws cost; none
-/// when they do not suffice.
-fn drawn(rules: &Rules<'_>, ttfts_us: &[f64]) -> Option<u32> {
-    let count = u32::try_from(ttfts_us.len()).ok()?;
+/// when they do not suffice. The host finds the least, so that no figures of all need be brought
+/// here.
+fn drawn(rules: &Rules<'_>, count: u32) -> Option<u32> {
     if rules.queue_ms_max.is_some() || !rules.tried.is_empty() || count <= DRAWS_MAX {
         return None;
     }
-    let least_us = ttfts_us.iter().copied().fold(f64::INFINITY, f64::min);
+    let ttft_us = |position| candidates::figure(position, Figure::TtftUs);
+    let least_us = ttft_us(candidates::least(Figure::TtftUs, &[])?)?;
     let reach_us = match rules.unlock_factor {
         factor if factor > 0.0 => rules.budget_ms.max(0.0) * 1e3 / factor,
         _ => f64::INFINITY,
@@ -112,8 +113,8 @@ fn drawn(rules: &Rules<'_>, ttfts_us: &[f64]) -> Option<u32> {
             continue;
         }
         looked.push(position);
-        let open = ttfts_us.get(position as usize);
-        if open.is_some_and(|ttft| *ttft <= surely_us) && position_has_room(rules, position) {
+        let open = ttft_us(position).is_some_and(|ttft| ttft <= surely_us);
+        if open && position_has_room(rules, position) {
             sample.push(position);
             if sample.len() >= rules.sample_count as usize {
                 return least(rules, &sample);

@@ -208,6 +208,11 @@ impl Candidate {
         (rate > 0.0).then(|| f64::from(rate) * f64::from(self.warmth))
     }
 
+    /// Whether it is one backend.
+    pub(crate) fn is_one(&self) -> bool {
+        self.others.is_empty()
+    }
+
     pub(crate) fn id_hash(&self) -> u64 {
         self.domain.id_hash
     }

@@ -1,7 +1,10 @@
 //! The candidates of one exchange, and the questions a routing method asks of them.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU64,
+    Ordering::{Acquire, Relaxed},
+};
 
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
@@ -11,6 +14,7 @@ use crate::load::{Figure, Load};
 use crate::prediction::Demand;
 use crate::prefixed_hash::PrefixedHash;
 use crate::rendezvous::{Best, Weighting, score};
+use crate::report::STEPS_TAKEN;
 use crate::ring::{Ring, append_sized};
 
 /// The hashes of one key with every candidate of a set: the dear part of a ranking.
@@ -31,6 +35,15 @@ pub(crate) struct Members {
     fields: Box<[u8]>,
     field_ends: Box<[usize]>,
     rings: Mutex<Vec<Arc<Ring>>>,
+    weights: Mutex<Option<KnownWeights>>,
+}
+
+/// The weights of a set by the rule that was asked for last.
+#[derive(Debug)]
+struct KnownWeights {
+    weighting: Weighting,
+    steps: u64,
+    weights: Arc<[f64]>,
 }
 
 impl Members {
@@ -48,16 +61,37 @@ impl Members {
             fields: fields.into(),
             field_ends,
             rings: Mutex::default(),
+            weights: Mutex::default(),
         }
     }
 
-    /// `len as u64 LE || name` of a position.
-    fn field(&self, position: u32) -> &[u8] {
-        let at = position as usize;
-        let start = at.checked_sub(1).and_then(|at| self.field_ends.get(at));
-        let end = self.field_ends.get(at).copied().unwrap_or(0);
-        let start = start.copied().unwrap_or(0);
-        self.fields.get(start..end).unwrap_or_default()
+    /// `len as u64 LE || name` of each, in order of position.
+    fn fields(&self) -> impl Iterator<Item = &[u8]> {
+        let mut start = 0;
+        self.field_ends.iter().map(move |end| {
+            let begun = std::mem::replace(&mut start, *end);
+            self.fields.get(begun..*end).unwrap_or_default()
+        })
+    }
+
+    /// The weights in rankings by a rule, in order of position. Reported rates move in steps, so
+    /// that they are seldom made anew.
+    fn weights(&self, weighting: Weighting) -> Arc<[f64]> {
+        let steps = STEPS_TAKEN.load(Acquire);
+        let mut known = self.weights.lock();
+        let same = |known: &&KnownWeights| known.weighting == weighting && known.steps == steps;
+        if let Some(known) = known.as_ref().filter(same) {
+            return Arc::clone(&known.weights);
+        }
+        let weights = weights(&self.entries, weighting);
+        // The rate of several backends together has steps of its own, which nobody counts.
+        let alone = self.entries.iter().all(Candidate::is_one);
+        *known = alone.then(|| KnownWeights {
+            weighting,
+            steps,
+            weights: Arc::clone(&weights),
+        });
+        weights
     }
 
     /// The ring of a prefix; the last few are kept, since building one is dear.
@@ -162,7 +196,7 @@ impl CandidateSet {
             ties: 0,
             seed: self.members.cursor.load(Relaxed) ^ TIES.fetch_add(1, Relaxed),
         };
-        self.each(among, |position, candidate| {
+        each(&self.members.entries, among, |position, candidate| {
             best.offer(candidate.figure(figure, demand, self.now_ms), position);
         });
         best.position
@@ -173,11 +207,12 @@ impl CandidateSet {
     /// prefers each, and a leaving candidate moves its own keys only.
     #[must_use]
     pub fn rendezvous(&self, key_hash: u64, n: usize) -> Vec<u32> {
-        let hash = |_, candidate: &Candidate| {
+        let hash = |position| {
             let mut pair = [0_u8; 16];
             let (key, id) = pair.split_at_mut(8);
             key.copy_from_slice(&key_hash.to_le_bytes());
-            id.copy_from_slice(&candidate.id_hash().to_le_bytes());
+            let id_hash = self.at(position).map_or(0, Candidate::id_hash);
+            id.copy_from_slice(&id_hash.to_le_bytes());
             xxh3_64(&pair)
         };
         self.ranking(hash, Weighting::Configured, &[], n)
@@ -200,15 +235,14 @@ impl CandidateSet {
     ) -> Vec<u32> {
         if known.generation != self.generation() || known.prefix != prefix {
             let mut prefixed = PrefixedHash::new(prefix);
-            let all = 0..u32::try_from(self.len()).unwrap_or(u32::MAX);
-            let hashes = all.map(|position| prefixed.of(self.members.field(position)));
+            let hashes = self.members.fields().map(|field| prefixed.of(field));
             known.hashes.clear();
             known.hashes.extend(hashes);
             known.prefix.clear();
             known.prefix.extend_from_slice(prefix);
             known.generation = self.generation();
         }
-        let hash = |position: u32, _: &Candidate| {
+        let hash = |position: u32| {
             let known = known.hashes.get(position as usize);
             known.copied().unwrap_or_default()
         };
@@ -233,7 +267,7 @@ impl CandidateSet {
 
     fn ranking(
         &self,
-        mut hash: impl FnMut(u32, &Candidate) -> u64,
+        hash: impl Fn(u32) -> u64,
         weighting: Weighting,
         among: &[u32],
         n: usize,
@@ -242,49 +276,33 @@ impl CandidateSet {
             let id = |position| self.at(position).map(Candidate::id);
             id(one) < id(other)
         };
-        let mut weights = Weights::new(self, weighting);
-        if n == 1 {
-            let mut best = Best::new();
-            self.each(among, |position, candidate| {
-                let hash = hash(position, candidate);
-                let weight = weights.of(candidate);
-                best.offer(weight, hash, position, |other| precedes(position, other));
+        let weights = self.members.weights(weighting);
+        let n = n.min(self.len());
+        if n <= FEW {
+            let mut best = Best::new(n, precedes);
+            each(&weights, among, |position, weight| {
+                best.offer(*weight, hash(position), position);
             });
-            return best.position.into_iter().collect();
+            return best.positions();
         }
         let mut scored: Vec<(f64, u32)> = Vec::new();
-        self.each(among, |position, candidate| {
-            let hash = hash(position, candidate);
-            scored.push((score(weights.of(candidate), hash), position));
+        each(&weights, among, |position, weight| {
+            if *weight > 0.0 {
+                scored.push((score(*weight, hash(position)), position));
+            }
         });
-        let n = n.min(scored.len());
         let order = |one: &(f64, u32), other: &(f64, u32)| {
             other.0.total_cmp(&one.0).then_with(|| {
                 let id = |position| self.at(position).map(Candidate::id);
                 id(one.1).cmp(&id(other.1))
             })
         };
-        if n > 0 && n < scored.len() {
+        if n < scored.len() {
             scored.select_nth_unstable_by(n - 1, order);
         }
         scored.truncate(n);
         scored.sort_unstable_by(order);
         scored.into_iter().map(|(_, position)| position).collect()
-    }
-
-    /// Those of `among` that exist; all when it is empty.
-    fn each(&self, among: &[u32], mut act: impl FnMut(u32, &Candidate)) {
-        if among.is_empty() {
-            for (candidate, position) in self.iter().zip(0..) {
-                act(position, candidate);
-            }
-        } else {
-            for position in among {
-                if let Some(candidate) = self.at(*position) {
-                    act(*position, candidate);
-                }
-            }
-        }
     }
 
     #[cfg(test)]
@@ -302,43 +320,38 @@ impl<'a> IntoIterator for &'a CandidateSet {
     }
 }
 
-/// The weights of one ranking.
-struct Weights<'a> {
-    set: &'a CandidateSet,
-    weighting: Weighting,
-    /// What counts for those whose figure is not known: the mean of the others.
-    unknown: Option<f64>,
+/// Shows `act` the entries at `among` that exist, in that order; all when it is empty.
+#[inline]
+fn each<'a, T>(entries: &'a [T], among: &[u32], mut act: impl FnMut(u32, &'a T)) {
+    if among.is_empty() {
+        for (entry, position) in entries.iter().zip(0..) {
+            act(position, entry);
+        }
+    } else {
+        for position in among {
+            if let Some(entry) = entries.get(*position as usize) {
+                act(*position, entry);
+            }
+        }
+    }
 }
 
-impl<'a> Weights<'a> {
-    fn new(set: &'a CandidateSet, weighting: Weighting) -> Self {
-        Self {
-            set,
-            weighting,
-            unknown: None,
-        }
+/// A figure that is not known of one counts as the mean of the others; known of nobody, the
+/// configured weights decide.
+fn weights(entries: &[Candidate], weighting: Weighting) -> Arc<[f64]> {
+    let by = |weighting| move |candidate: &Candidate| candidate.weight_by(weighting);
+    let (mut sum, mut known) = (0.0, 0_u32);
+    for weight in entries.iter().filter_map(by(weighting)) {
+        sum += weight;
+        known += 1;
     }
-
-    fn of(&mut self, candidate: &Candidate) -> f64 {
-        if let Some(weight) = candidate.weight_by(self.weighting) {
-            return weight;
-        }
-        if let Some(unknown) = self.unknown {
-            return unknown;
-        }
-        let (mut sum, mut known) = (0.0, 0_u32);
-        let all = self.set.iter();
-        for weight in all.filter_map(|candidate| candidate.weight_by(self.weighting)) {
-            sum += weight;
-            known += 1;
-        }
-        if known == 0 {
-            // Known of nobody: the configured weights decide, for all of them.
-            self.weighting = Weighting::Configured;
-            return candidate.weight_by(Weighting::Configured).unwrap_or(0.0);
-        }
-        *self.unknown.insert(sum / f64::from(known))
+    if known == 0 {
+        let configured = entries.iter().map(by(Weighting::Configured));
+        return configured.map(Option::unwrap_or_default).collect();
     }
+    let mean = sum / f64::from(known);
+    let weights = entries.iter().map(by(weighting));
+    weights.map(|weight| weight.unwrap_or(mean)).collect()
 }
 
 /// The running minimum, with one of several equals kept by a reservoir of one.
@@ -368,6 +381,8 @@ impl Least {
 /// Sets successive choices among equals apart.
 static TIES: AtomicU64 = AtomicU64::new(0);
 
+/// Up to so many are kept in order while all are looked at.
+const FEW: usize = 32;
 /// Rings kept of one set of candidates.
 const RINGS_MAX: usize = 8;
 /// Most virtual nodes of one ring: 4 MiB.

@@ -12,15 +12,31 @@ pub(crate) struct PrefixedHash {
     /// The prefix, and room for a tail where both have to lie side by side.
     bytes: Vec<u8>,
     prefix: usize,
-    /// Pieces of 16 bytes in `sum`, of the first 128 bytes: for up to 240 bytes in all.
-    pieces: usize,
-    sum: u64,
-    /// The same of those behind.
-    late_pieces: usize,
-    late_sum: u64,
+    /// For up to 240 bytes in all.
+    middle: Middle,
     /// Stripes of 64 bytes in `lanes`: for more.
     stripes: usize,
     lanes: [u64; 8],
+}
+
+/// What the prefix adds to a hash made of pieces of 16 bytes.
+#[derive(Debug)]
+struct Middle {
+    /// The first piece that is not all prefix.
+    first: usize,
+    /// Sum of the pieces before it that are of the first eight.
+    sum: u64,
+    /// Of those after.
+    late_sum: u64,
+    /// Bytes of the prefix in the first piece.
+    rest: usize,
+    /// Its first word, if that is all prefix.
+    head: u64,
+    /// The bytes of the prefix in the word that begins with some and ends with the tail's.
+    last: u64,
+    /// The last length, and the sum of the first eight pieces for it: names of equal length are
+    /// frequent.
+    known: (usize, u64),
 }
 
 impl PrefixedHash {
@@ -28,14 +44,6 @@ impl PrefixedHash {
         let mut bytes = Vec::with_capacity(prefix.len() + TAIL_CAPACITY);
         bytes.extend_from_slice(prefix);
         let whole = Joined { prefix, tail: &[] };
-        let pieces = (prefix.len() / 16).min(8);
-        let sum = (0..pieces).fold(0_u64, |sum, piece| {
-            sum.wrapping_add(whole.mix(piece * 16, piece * 16))
-        });
-        let late_pieces = (prefix.len() / 16).clamp(8, 15);
-        let late_sum = (8..late_pieces).fold(0_u64, |sum, piece| {
-            sum.wrapping_add(whole.mix(piece * 16, (piece - 8) * 16 + 3))
-        });
         // One stripe less than there are: the last one of a whole is treated differently.
         let stripes = (prefix.len().saturating_sub(1) / 64).min(STRIPES_MAX);
         let mut lanes = LANES;
@@ -45,49 +53,31 @@ impl PrefixedHash {
         Self {
             bytes,
             prefix: prefix.len(),
-            pieces,
-            sum,
-            late_pieces,
-            late_sum,
+            middle: Middle::new(prefix),
             stripes,
             lanes,
         }
     }
 
-    /// The hash with this tail. One of at least 8 bytes is read where it lies: bytes that were
-    /// copied just now cannot be read as other words without waiting for them.
+    /// The hash with this tail. A long one is read where it lies: bytes that were copied just now
+    /// cannot be read as other words without waiting for them.
     #[inline]
     pub(crate) fn of(&mut self, tail: &[u8]) -> u64 {
         let length = self.prefix + tail.len();
-        if (129..=1024).contains(&length) && self.prefix >= 8 && tail.len() >= 8 {
+        if (129..=240).contains(&length) && tail.len() >= 16 {
+            return self.middle.of(tail, length);
+        }
+        if (241..=1024).contains(&length) && self.prefix >= 8 && tail.len() >= 8 {
             let whole = Joined {
                 prefix: self.bytes.get(..self.prefix).unwrap_or_default(),
                 tail,
             };
-            return if length <= 240 {
-                self.middle(&whole, length)
-            } else {
-                self.long(&whole, length)
-            };
+            return self.long(&whole, length);
         }
         self.bytes.extend_from_slice(tail);
         let hash = xxh3_64(&self.bytes);
         self.bytes.truncate(self.prefix);
         hash
-    }
-
-    fn middle(&self, whole: &Joined<'_>, length: usize) -> u64 {
-        let mut sum = (length as u64)
-            .wrapping_mul(PRIME64_1)
-            .wrapping_add(self.sum);
-        for piece in self.pieces..8 {
-            sum = sum.wrapping_add(whole.mix(piece * 16, piece * 16));
-        }
-        sum = avalanche(sum).wrapping_add(self.late_sum);
-        for piece in self.late_pieces..length / 16 {
-            sum = sum.wrapping_add(whole.mix(piece * 16, (piece - 8) * 16 + 3));
-        }
-        avalanche(sum.wrapping_add(whole.mix(length - 16, 119)))
     }
 
     fn long(&self, whole: &Joined<'_>, length: usize) -> u64 {
@@ -104,6 +94,78 @@ impl PrefixedHash {
             }
         }
         avalanche(sum)
+    }
+}
+
+impl Middle {
+    fn new(prefix: &[u8]) -> Self {
+        let first = (prefix.len() / 16).min(15);
+        let piece = |at: usize, secret_at| mix(word(prefix, at), word(prefix, at + 8), secret_at);
+        let sum = |sum: u64, piece: u64| sum.wrapping_add(piece);
+        let early = (0..first.min(8)).map(|at| piece(at * 16, at * 16));
+        let late = (8..first).map(|at| piece(at * 16, (at - 8) * 16 + 3));
+        let rest = prefix.len() - first * 16;
+        let mut last = [0; 8];
+        let begun = prefix.get(prefix.len() - rest % 8..).unwrap_or_default();
+        for (byte, known) in last.iter_mut().zip(begun) {
+            *byte = *known;
+        }
+        Self {
+            first,
+            sum: early.fold(0, sum),
+            late_sum: late.fold(0, sum),
+            rest,
+            head: word(prefix, first * 16),
+            last: u64::from_le_bytes(last),
+            known: (0, 0),
+        }
+    }
+
+    #[inline]
+    fn of(&mut self, tail: &[u8], length: usize) -> u64 {
+        let begun = self.rest % 8;
+        let joined = match begun {
+            0 => word(tail, 0),
+            _ => self.last | word(tail, 0) << (8 * begun),
+        };
+        let mut at = 8 - begun;
+        let mut pair = if self.rest < 8 {
+            at += 8;
+            (joined, word(tail, at - 8))
+        } else {
+            (self.head, joined)
+        };
+        let mut next = |secret_at| {
+            let mixed = mix(pair.0, pair.1, secret_at);
+            pair = (word(tail, at), word(tail, at + 8));
+            at += 16;
+            mixed
+        };
+        let (sum, from) = if self.first < 8 {
+            let mut sum = self.begin(length);
+            for piece in self.first..8 {
+                sum = sum.wrapping_add(next(piece * 16));
+            }
+            (avalanche(sum), 8)
+        } else {
+            if self.known.0 != length {
+                self.known = (length, avalanche(self.begin(length)));
+            }
+            (self.known.1.wrapping_add(self.late_sum), self.first)
+        };
+        let mut sum = sum;
+        for piece in from..length / 16 {
+            sum = sum.wrapping_add(next((piece - 8) * 16 + 3));
+        }
+        let end = tail.len();
+        let last = mix(word(tail, end - 16), word(tail, end - 8), 119);
+        avalanche(sum.wrapping_add(last))
+    }
+
+    fn begin(&self, length: usize) -> u64 {
+        (length as u64)
+            .wrapping_mul(PRIME64_1)
+            .wrapping_add(self.sum)
     }
 }
 
@@ -130,15 +192,6 @@ impl Joined<'_> {
         }
     }
 
-    /// Sixteen bytes against sixteen of the secret.
-    #[inline]
-    fn mix(&self, at: usize, secret_at: usize) -> u64 {
-        fold(
-            self.word(at) ^ word(&SECRET, secret_at),
-            self.word(at + 8) ^ word(&SECRET, secret_at + 8),
-        )
-    }
-
     #[inline]
     fn accumulate(&self, lanes: &mut [u64; 8], at: usize, secret_at: usize) {
         let mut words = [0_u64; 8];
@@ -156,6 +209,15 @@ impl Joined<'_> {
             *lane = lane.wrapping_add((keyed & 0xffff_ffff).wrapping_mul(keyed >> 32));
         }
     }
+}
+
+/// Sixteen bytes against sixteen of the secret.
+#[inline]
+fn mix(one: u64, other: u64, secret_at: usize) -> u64 {
+    fold(
+        one ^ word(&SECRET, secret_at),
+        other ^ word(&SECRET, secret_at + 8),
+    )
 }
 
 /// The halves of the product, laid over each other.

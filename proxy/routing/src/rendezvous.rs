@@ -1,5 +1,7 @@
 //! Weighted rendezvous hashing: who comes first for a key.
 
+use std::cmp::Ordering;
+
 /// What a candidate's weight is in the ranking of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weighting {
@@ -16,44 +18,60 @@ pub(crate) fn score(weight: f64, hash: u64) -> f64 {
     weight / -unit(hash).ln()
 }
 
-/// The running maximum of scores. Most logarithms are never taken: `-ln u >= 1 - u`, so that
-/// `w / (1 - u)` bounds the score.
-pub(crate) struct Best {
-    score: f64,
-    pub(crate) position: Option<u32>,
+/// The best few by score so far, best first. Most logarithms are never taken: `-ln u >= 1 - u`, so
+/// that `w / (1 - u)` bounds the score.
+pub(crate) struct Best<P> {
+    count: usize,
+    scored: Vec<(f64, u32)>,
+    /// What one has to reach to come in.
+    floor: f64,
+    /// Settles equal scores.
+    precedes: P,
 }
 
-impl Best {
-    pub(crate) fn new() -> Self {
+impl<P: Fn(u32, u32) -> bool> Best<P> {
+    /// The best `count`: a few, for each that comes in is put in its place among them.
+    pub(crate) fn new(count: usize, precedes: P) -> Self {
         Self {
-            score: 0.0,
-            position: None,
+            count,
+            scored: Vec::with_capacity(count + 1),
+            floor: 0.0,
+            precedes,
         }
     }
 
-    /// Takes a candidate in; `precedes` settles equal scores against the best so far.
+    /// Takes a candidate in. One without weight has no share of the keys.
     #[inline]
-    pub(crate) fn offer(
-        &mut self,
-        weight: f64,
-        hash: u64,
-        position: u32,
-        precedes: impl Fn(u32) -> bool,
-    ) {
-        if weight < self.score * (1.0 - unit(hash)) {
-            return;
+    pub(crate) fn offer(&mut self, weight: f64, hash: u64, position: u32) {
+        if weight > 0.0 && weight >= self.floor * (1.0 - unit(hash)) {
+            self.place(score(weight, hash), position);
         }
-        let score = score(weight, hash);
-        let wins = match self.position {
-            None => score > 0.0,
-            Some(best) => {
-                score > self.score || (score.total_cmp(&self.score).is_eq() && precedes(best))
-            }
+    }
+
+    fn place(&mut self, score: f64, position: u32) {
+        let after = |(other, at): &(f64, u32)| match score.total_cmp(other) {
+            Ordering::Less => true,
+            Ordering::Equal => (self.precedes)(*at, position),
+            Ordering::Greater => false,
         };
-        if wins {
-            self.score = score;
-            self.position = Some(position);
+        let place = self.scored.partition_point(after);
+        self.scored.insert(place, (score, position));
+        if self.scored.len() > self.count {
+            self.scored.pop();
         }
+        if self.scored.len() == self.count {
+            self.floor = self
+                .scored
+                .last()
+                .map_or(f64::INFINITY, |(score, _)| *score);
+        }
+    }
+
+    pub(crate) fn positions(self) -> Vec<u32> {
+        self.scored
+            .into_iter()
+            .map(|(_, position)| position)
+            .collect()
     }
 }
 
@@ -91,18 +109,24 @@ mod tests {
             let entries: Vec<(f64, u64)> = (0..20)
                 .map(|_| (f64::from((next() % 50) as u32), next()))
                 .collect();
-            let mut best = Best::new();
-            for (position, (weight, hash)) in (0..).zip(&entries) {
-                best.offer(*weight, *hash, position, |_| false);
-            }
-            let expected = (0..)
+            let mut scored: Vec<(f64, u32)> = (0..)
                 .zip(&entries)
                 .filter(|(_, (weight, _))| *weight > 0.0)
-                .max_by(|(_, one), (_, other)| {
-                    score(one.0, one.1).total_cmp(&score(other.0, other.1))
-                })
-                .map(|(position, _)| position);
-            assert_eq!(best.position, expected, "{entries:?}");
+                .map(|(position, (weight, hash))| (score(*weight, *hash), position))
+                .collect();
+            scored.sort_by(|one, other| other.0.total_cmp(&one.0));
+            for count in [0, 1, 3, 20, 25] {
+                let mut best = Best::new(count, |one, other| one < other);
+                for (position, (weight, hash)) in (0..).zip(&entries) {
+                    best.offer(*weight, *hash, position);
+                }
+                let expected = scored.iter().map(|(_, position)| *position).take(count);
+                assert_eq!(
+                    best.positions(),
+                    expected.collect::<Vec<u32>>(),
+                    "{count} of {entries:?}"
+                );
+            }
         }
     }
 }

@@ -1,6 +1,9 @@
 //! What a backend says about itself, and the cell that holds its last word.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicU32, AtomicU64,
+    Ordering::{Relaxed, Release},
+};
 
 /// What a backend says about itself. 0 is "unknown" in every field that says so.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -148,9 +151,17 @@ impl ReportCell {
             .max(Rate::valid(report.input_tps));
         self.max_input_tps
             .put(if told > 0.0 { told } else { greatest });
-        self.stepped_input_tps.put(stepped(self.input_tps.value()));
-        self.stepped_max_input_tps
-            .put(stepped(self.max_input_tps.value()));
+        let steps = [
+            (&self.stepped_input_tps, self.input_tps.value()),
+            (&self.stepped_max_input_tps, self.max_input_tps.value()),
+        ];
+        for (step, rate) in steps {
+            let before = step.value();
+            step.put(stepped(rate));
+            if step.value().to_bits() != before.to_bits() {
+                STEPS_TAKEN.fetch_add(1, Release);
+            }
+        }
         for (slot, (priority, ms)) in self.queue_times.iter().zip(report.queue_times.entries()) {
             slot.store(u64::from(priority) << 32 | u64::from(ms), Relaxed);
         }
@@ -209,6 +220,9 @@ pub(crate) fn stepped(rate: f32) -> f32 {
 }
 
 const WEIGHT_STEP: f32 = 1.05;
+
+/// Moves when a stepped rate of any backend does: weights made of them before are out of date.
+pub(crate) static STEPS_TAKEN: AtomicU64 = AtomicU64::new(0);
 
 /// An `f32` that is never negative nor infinite, in an atomic.
 #[derive(Debug, Default)]

@@ -1,15 +1,17 @@
-//! What is measured: the three proxies, and the model server behind all of them.
+//! What is measured: the proxies, and the model server behind all of them.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
+use weir_tests::agent::{self, Agent};
 use weir_tests::process::{Process, Signal, free_port};
 
 use crate::pin::Pins;
+use crate::round;
 
 /// Everything that runs during the bench; ends when dropped.
 pub(crate) struct Stage {
@@ -26,12 +28,23 @@ pub(crate) struct Contestant {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
     pub(crate) process: Process,
+    /// Beside the model server, for the one that reaches it over a tunnel.
+    pub(crate) agent: Option<Agent>,
     /// Resident memory before any load, in bytes.
     pub(crate) rss_idle: u64,
 }
 
-/// The contestants: pingora-proxy, the gateway without filters, and with all four.
-pub(crate) const NAMES: [&str; 3] = ["bare proxy", "empty chain", "four filters"];
+impl Contestant {
+    /// CPU time of all it takes to reach the model server, in microseconds.
+    pub(crate) fn cpu_us(&self) -> io::Result<u64> {
+        let agent = self.agent.as_ref().map(Agent::cpu_us).transpose()?;
+        Ok(self.process.cpu_us()? + agent.unwrap_or(0))
+    }
+}
+
+/// The contestants: pingora-proxy, the gateway without filters, with all four, and the same with a
+/// worker that dials in.
+pub(crate) const NAMES: [&str; 4] = ["bare proxy", "empty chain", "four filters", "over a tunnel"];
 
 impl Stage {
     /// Starts everything and waits until it answers.
@@ -42,7 +55,7 @@ impl Stage {
         let programs = programs()?;
         let files = TempDir::new()?;
         let (upstream, upstream_address) = start_upstream(&programs).await?;
-        let [bare, empty, full] = NAMES;
+        let [bare, empty, full, tunnel] = NAMES;
         let gateway = Gateway {
             pins,
             programs: &programs,
@@ -50,13 +63,15 @@ impl Stage {
             upstream_address,
         };
         // The first start fills the cache of compiled filters, as on a machine that never ran them.
-        let cold = gateway.start(full, FOUR_FILTERS).await?;
+        let direct = format!("endpoints = [\"{upstream_address}\"]");
+        let cold = gateway.start(full, FOUR_FILTERS, &direct).await?;
         let rss_cold = cold.rss_idle;
         stop(cold).await?;
         let contestants = vec![
             start_bare(bare, pins, &programs, upstream_address).await?,
-            gateway.start(empty, "").await?,
-            gateway.start(full, FOUR_FILTERS).await?,
+            gateway.start(empty, "", &direct).await?,
+            gateway.start(full, FOUR_FILTERS, &direct).await?,
+            gateway.start_with_worker(tunnel, FOUR_FILTERS).await?,
         ];
         Ok(Self {
             contestants,
@@ -108,6 +123,7 @@ async fn start_bare(
         name,
         address,
         process,
+        agent: None,
         rss_idle,
     })
 }
@@ -121,9 +137,15 @@ struct Gateway<'a> {
 }
 
 impl Gateway<'_> {
-    async fn start(&self, name: &'static str, filters: &str) -> io::Result<Contestant> {
+    /// Its cluster, and whatever else the configuration needs, is `cluster`.
+    async fn start(
+        &self,
+        name: &'static str,
+        filters: &str,
+        cluster: &str,
+    ) -> io::Result<Contestant> {
         let (address, admin) = (free_address()?, free_address()?);
-        let config = self.config(address, admin, filters);
+        let config = self.config(address, admin, filters, cluster);
         let path = self.files.join(format!("{}.toml", address.port()));
         std::fs::write(&path, config)?;
         let mut command = self.pins.proxy(self.programs.join("weir"));
@@ -137,11 +159,34 @@ impl Gateway<'_> {
             name,
             address,
             process,
+            agent: None,
             rss_idle,
         })
     }
 
-    fn config(&self, address: SocketAddr, admin: SocketAddr, filters: &str) -> String {
+    /// The same with a worker in the place of an endpoint.
+    async fn start_with_worker(&self, name: &'static str, filters: &str) -> io::Result<Contestant> {
+        let listen = agent::free_udp();
+        let cluster = format!("workers = true\n{}", agent::workers(listen));
+        let mut contestant = self.start(name, filters, &cluster).await?;
+        contestant.agent = Some(Agent::start("bench", self.upstream_address, &[listen]));
+        let deadline = Instant::now() + START_DEADLINE;
+        while !round::serves(contestant.address).await {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("no worker has dialled in"));
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(contestant)
+    }
+
+    fn config(
+        &self,
+        address: SocketAddr,
+        admin: SocketAddr,
+        filters: &str,
+        cluster: &str,
+    ) -> String {
         let names: Vec<&str> = filters.lines().filter_map(filter_name).collect();
         let cache = self.files.join("cache");
         format!(
@@ -152,9 +197,8 @@ impl Gateway<'_> {
              [[key_tables.bench.keys]]\nid = \"bench\"\nkey = \"{KEY}\"\n\
              {filters}\
              [pipelines.default]\nfilters = {names:?}\n\
-             [clusters.sim]\nendpoints = [\"{upstream}\"]\n\
-             [functions.demo.models.sim]\ncluster = \"sim\"\n",
-            upstream = self.upstream_address,
+             [functions.demo.models.sim]\ncluster = \"sim\"\n\
+             [clusters.sim]\n{cluster}\n",
         )
     }
 }

@@ -1,7 +1,8 @@
-//! weir-bench [ROUNDS [SECONDS]]: what the gateway and its filters cost beside a bare pingora-proxy.
+//! weir-bench [ROUNDS [SECONDS]]: what the gateway and its filters cost beside a bare pingora-proxy,
+//! and what a tunnel costs beside a direct connection.
 //!
-//! Three proxies in front of one simulated model server, loaded in turns by one client, so that
-//! what else the machine does falls on all of them alike. Ratios are taken within a round, then
+//! All proxies stand in front of one simulated model server and are loaded in turns by one client,
+//! so that what else the machine does falls on all of them alike. Ratios are taken within a round, then
 //! their median over the rounds. CPU time is the kernel's own account of the proxy's process.
 
 use std::io;

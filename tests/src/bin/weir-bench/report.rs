@@ -32,16 +32,22 @@ fn result(stage: &Stage, rounds: &[Round], pins: &Pins) -> io::Result<Value> {
             "rss_loaded_mb": megabytes(contestant.process.rss_bytes()?),
             "unary": medians(rounds, Kind::Unary, index),
             "sse": medians(rounds, Kind::Stream, index),
+            "lone": medians(rounds, Kind::Lone, index),
         }));
     }
     let raw: Vec<Value> = rounds.iter().map(raw_round).collect();
     let cost = |index| {
         json!({
-            "cpu_ratio": ratio(rounds, Kind::Unary, index, |s| s.cpu_us_per_request),
-            "rps_ratio": ratio(rounds, Kind::Unary, index, |s| s.requests_per_second),
-            "sse_ratio": ratio(rounds, Kind::Stream, index, |s| s.events_per_cpu_second),
+            "cpu_ratio": ratio(rounds, Kind::Unary, index, BARE, |s| s.cpu_us_per_request),
+            "rps_ratio": ratio(rounds, Kind::Unary, index, BARE, |s| s.requests_per_second),
+            "sse_ratio": ratio(rounds, Kind::Stream, index, BARE, |s| s.events_per_cpu_second),
         })
     };
+    let tunnel = json!({
+        "cpu_ratio": ratio(rounds, Kind::Unary, TUNNEL, FULL, |s| s.cpu_us_per_request),
+        "p50_ratio": ratio(rounds, Kind::Lone, TUNNEL, FULL, |s| s.p50_us),
+        "sse_ratio": ratio(rounds, Kind::Stream, TUNNEL, FULL, |s| s.events_per_cpu_second),
+    });
     // The figures one compares over time are of all four filters and stand at the top level.
     let mut result = cost(FULL);
     if let Value::Object(members) = &mut result {
@@ -50,6 +56,7 @@ fn result(stage: &Stage, rounds: &[Round], pins: &Pins) -> io::Result<Value> {
         members.insert("rss_idle_mb".into(), json!(idle));
         members.insert("rss_idle_cold_mb".into(), json!(megabytes(stage.rss_cold)));
         members.insert("empty_chain".into(), cost(EMPTY));
+        members.insert("tunnel".into(), tunnel);
         members.insert("pinned".into(), json!(pins.pinned()));
         members.insert("contestants".into(), json!(contestants));
         members.insert("rounds".into(), json!(raw));
@@ -97,12 +104,18 @@ fn members(sample: Sample) -> Value {
     })
 }
 
-/// Median over the rounds of a contestant's figure divided by the bare proxy's in that round.
-fn ratio(rounds: &[Round], kind: Kind, index: usize, figure: fn(&Sample) -> f64) -> f64 {
+/// Median over the rounds of a contestant's figure divided by another one's in that round.
+fn ratio(
+    rounds: &[Round],
+    kind: Kind,
+    index: usize,
+    against: usize,
+    figure: fn(&Sample) -> f64,
+) -> f64 {
     let of_kind = rounds.iter().filter(|round| round.kind == kind);
     let ratios = of_kind.filter_map(|round| {
-        let (own, bare) = (round.samples.get(index)?, round.samples.first()?);
-        Some(figure(own) / figure(bare))
+        let (own, other) = (round.samples.get(index)?, round.samples.get(against)?);
+        Some(figure(own) / figure(other))
     });
     median(ratios.collect())
 }
@@ -153,6 +166,14 @@ fn table(result: &Value) -> String {
             number(&cost["sse_ratio"]),
         );
     }
+    let tunnel = &result["tunnel"];
+    text += &format!(
+        "\nover a tunnel against a direct connection, both with four filters\n\
+         p50 of a lone caller {:.3}   CPU per request, agent and all {:.3}   events per CPU s {:.3}\n",
+        number(&tunnel["p50_ratio"]),
+        number(&tunnel["cpu_ratio"]),
+        number(&tunnel["sse_ratio"]),
+    );
     text
 }
 
@@ -165,8 +186,10 @@ fn megabytes(bytes: u64) -> f64 {
 }
 
 /// Places in [`NAMES`].
+const BARE: usize = 0;
 const EMPTY: usize = 1;
 const FULL: usize = 2;
+const TUNNEL: usize = 3;
 
 #[cfg(test)]
 mod tests {
@@ -179,7 +202,7 @@ mod tests {
         };
         Round {
             kind,
-            samples: [sample(bare), sample(1.0), sample(full)],
+            samples: [sample(bare), sample(1.0), sample(full), sample(1.0)],
         }
     }
 
@@ -192,11 +215,11 @@ mod tests {
             round(Kind::Unary, 20.0, 18.0),
         ];
         assert_eq!(
-            ratio(&rounds, Kind::Unary, FULL, |s| s.cpu_us_per_request),
+            ratio(&rounds, Kind::Unary, FULL, BARE, |s| s.cpu_us_per_request),
             1.1
         );
         assert_eq!(
-            ratio(&rounds, Kind::Stream, FULL, |s| s.cpu_us_per_request),
+            ratio(&rounds, Kind::Stream, FULL, BARE, |s| s.cpu_us_per_request),
             9.0
         );
     }

@@ -1,6 +1,7 @@
 //! One load on each contestant, and what it came to.
 
 use std::io;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use weir_tests::load::{self, Plan, Stop};
@@ -14,15 +15,18 @@ pub(crate) enum Kind {
     Unary,
     /// The same answered with [`STREAM_TOKENS`] events.
     Stream,
+    /// The first from one caller alone: how long it takes when nobody waits for a processor.
+    Lone,
 }
 
 impl Kind {
-    pub(crate) const ALL: [Self; 2] = [Self::Unary, Self::Stream];
+    pub(crate) const ALL: [Self; 3] = [Self::Unary, Self::Stream, Self::Lone];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Unary => "unary",
             Self::Stream => "sse",
+            Self::Lone => "lone",
         }
     }
 }
@@ -61,7 +65,7 @@ pub(crate) struct Sample {
     pub(crate) requests_per_second: f64,
     pub(crate) p50_us: f64,
     pub(crate) p99_us: f64,
-    /// CPU time of the proxy, user and system.
+    /// CPU time of the proxy, user and system, and of the agent where there is one.
     pub(crate) cpu_us_per_request: f64,
     /// Events per second of the proxy's CPU time; 0 without streams.
     pub(crate) events_per_cpu_second: f64,
@@ -80,19 +84,19 @@ pub(crate) async fn measure(
 ) -> io::Result<Sample> {
     let stream = kind == Kind::Stream;
     let extra = match kind {
-        Kind::Unary => UNARY_EXTRA.to_owned(),
+        Kind::Unary | Kind::Lone => UNARY_EXTRA.to_owned(),
         Kind::Stream => format!(r#""metadata":{{"sim_tokens":"{STREAM_TOKENS}"}}"#),
     };
     let plan = Plan {
         addr: contestant.address,
-        connections: CONNECTIONS,
+        connections: if kind == Kind::Lone { 1 } else { CONNECTIONS },
         requests: Stop::Duration(length),
         head_and_body: load::chat_request(contestant.address, KEY, MODEL, stream, &extra),
         stream,
     };
-    let cpu_before = contestant.process.cpu_us()?;
+    let cpu_before = contestant.cpu_us()?;
     let report = load::run(plan).await;
-    let cpu_us = (contestant.process.cpu_us()? - cpu_before) as f64;
+    let cpu_us = (contestant.cpu_us()? - cpu_before) as f64;
     let done = report.requests - report.failed;
     if report.failed > 0 || done == 0 || (stream && report.done != done) {
         return Err(io::Error::other(format!(
@@ -108,6 +112,18 @@ pub(crate) async fn measure(
         events_per_cpu_second: report.events as f64 * 1e6 / cpu_us.max(1.0),
         cpu_share: cpu_us / 1e6 / report.seconds.max(f64::MIN_POSITIVE),
     })
+}
+
+/// Whether a request is answered.
+pub(crate) async fn serves(address: SocketAddr) -> bool {
+    let plan = Plan {
+        addr: address,
+        connections: 1,
+        requests: Stop::Count(1),
+        head_and_body: load::chat_request(address, KEY, MODEL, false, UNARY_EXTRA),
+        stream: false,
+    };
+    load::run(plan).await.failed == 0
 }
 
 const CONNECTIONS: usize = 16;
