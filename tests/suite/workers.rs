@@ -1,6 +1,8 @@
 //! Model servers that dial in: who counts, what they serve, how they are lost and come back.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -11,6 +13,7 @@ use weir_tests::config_text::ConfigText;
 use weir_tests::gateway::Gateway;
 use weir_tests::process::Signal;
 use weir_tests::simulated::{Settings, Simulated};
+use weir_tests::upstream::{Connection, Upstream, answer, completion};
 
 /// A gateway whose model `demo/sim` is served by workers that dial `listen`.
 async fn gateway(listen: SocketAddr, cluster: &str) -> Gateway {
@@ -97,6 +100,48 @@ async fn a_model_is_served_by_whoever_dials_in() {
         })
         .await;
     assert!(listed(&gateway).await.is_empty());
+}
+
+#[tokio::test]
+async fn one_connection_serves_request_after_request() {
+    let most = Arc::new(AtomicUsize::new(0));
+    let served = Arc::clone(&most);
+    let upstream = Upstream::scripted(move |mut connection: Connection| {
+        let served = Arc::clone(&served);
+        async move {
+            let mut chats = 0;
+            while let Ok(request) = connection.request().await {
+                chats += usize::from(request.head.starts_with("POST"));
+                served.fetch_max(chats, Relaxed);
+                let whole = answer("200 OK", "application/json", &completion("x"));
+                connection.send(whole).await;
+            }
+        }
+    })
+    .await;
+    let listen = free_udp();
+    let gateway = gateway(listen, "").await;
+    let _agent = Agent::start("w1", upstream.address(), &[listen]);
+    serving(&gateway, 1).await;
+    for _ in 0..10 {
+        let answer = send(gateway.address(), chat("")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+    assert_eq!(most.load(Relaxed), 10);
+}
+
+#[tokio::test]
+async fn a_model_server_that_closes_after_each_answer_loses_no_request() {
+    let whole = answer("200 OK", "application/json", &completion("x"));
+    let upstream = Upstream::fixed(whole).await;
+    let listen = free_udp();
+    let gateway = gateway(listen, "retries = 0").await;
+    let _agent = Agent::start("w1", upstream.address(), &[listen]);
+    serving(&gateway, 1).await;
+    for _ in 0..100 {
+        let answer = send(gateway.address(), chat("")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
 }
 
 #[tokio::test]

@@ -42,8 +42,8 @@ pub(crate) enum Way {
     /// By its address, resolved when the config was compiled. Plaintext connections that wait for
     /// the next request are kept beside it.
     Tcp(SocketAddr, Arc<IdleLinks>),
-    /// Through the tunnel it has dialled in by. A stream costs no round trip, so none is kept: of
-    /// one that waits it would not be known in time whether the model server has closed it.
+    /// Through the tunnel it has dialled in by. Streams that wait for the next request are kept
+    /// beside it.
     Tunnel(Arc<Seat>),
 }
 

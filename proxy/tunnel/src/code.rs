@@ -101,7 +101,7 @@ impl StreamCode {
             Self::Undelivered(Undelivered::Draining) => 0x21,
             Self::Undelivered(Undelivered::Busy) => 0x22,
             Self::Undelivered(Undelivered::Unsupported) => 0x23,
-            // These two never travel: they are found out before anything is sent.
+            // The first never travels: it is found out before anything is sent.
             Self::Undelivered(Undelivered::NoStream | Undelivered::Closed) => 0x24,
             Self::Other => 0x1f,
         })

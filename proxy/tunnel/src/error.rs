@@ -127,8 +127,8 @@ pub enum Undelivered {
     /// The tunnel has as many streams as it may.
     #[error("the tunnel has as many streams as it may")]
     NoStream,
-    /// The tunnel ended before anything was sent.
-    #[error("the tunnel ended before anything was sent")]
+    /// The tunnel, or a connection kept for more requests, ended before this one was sent.
+    #[error("the connection ended before the request was sent")]
     Closed,
 }
 

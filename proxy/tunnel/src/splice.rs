@@ -4,15 +4,18 @@
 //! window, the socket by the system's.
 
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::Shutdown;
 use std::pin::pin;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use bytes::{Buf, Bytes};
 use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use socket2::SockRef;
 use tokio::net::{TcpStream, UnixStream};
 
 use crate::code::StreamCode;
+use crate::error::Undelivered;
 use crate::stream::TunnelStream;
 
 /// A connection of the model server.
@@ -53,10 +56,23 @@ impl Socket {
         }
     }
 
+    /// Whether the model server has closed it, or broken it off, with nothing left to read.
+    fn has_ended(&self) -> bool {
+        let mut byte = [MaybeUninit::uninit()];
+        let looked = match self {
+            Self::Tcp(socket) => SockRef::from(socket).peek(&mut byte),
+            Self::Unix(socket) => SockRef::from(socket).peek(&mut byte),
+        };
+        match looked {
+            Ok(bytes) => bytes == 0,
+            Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+        }
+    }
+
     fn finish(&self) -> io::Result<()> {
         match self {
-            Self::Tcp(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Write),
-            Self::Unix(socket) => socket2::SockRef::from(socket).shutdown(Shutdown::Write),
+            Self::Tcp(socket) => SockRef::from(socket).shutdown(Shutdown::Write),
+            Self::Unix(socket) => SockRef::from(socket).shutdown(Shutdown::Write),
         }
     }
 
@@ -84,7 +100,7 @@ pub struct Spliced {
 /// How a splice ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SpliceEnd {
-    /// Both directions came to their end.
+    /// The model server has ended its direction.
     Done,
     /// The gateway aborted the stream, or the tunnel was lost.
     Gateway,
@@ -104,15 +120,23 @@ impl SpliceEnd {
     }
 }
 
-/// Carries bytes both ways until both directions have ended or one of them breaks.
+/// Carries bytes both ways until the model server has ended its direction or one of them breaks.
 ///
-/// The end of one direction is passed on as a half-close. An abort by the gateway cuts the socket
-/// at once; a broken socket resets the stream. Dropping the future does both.
+/// The end of the gateway's direction is passed on as a half-close; an abort by the gateway cuts the
+/// socket at once; a broken socket resets the stream. Dropping the future does both.
+///
+/// Over a stream that is kept for more requests, one may come just when the model server closes its
+/// connection. What comes after that is not delivered, and the gateway is told so.
 pub async fn splice(mut stream: TunnelStream, socket: Socket) -> Spliced {
-    let (sent, received) = (AtomicU64::new(0), AtomicU64::new(0));
-    let end = both_ways(&mut stream, &socket, &sent, &received).await;
+    let carried = Carried::default();
+    let end = both_ways(&mut stream, &socket, &carried).await;
     match end {
         SpliceEnd::Done => {
+            // The model server has closed it.
+            drop(socket);
+            if !carried.gateway_ended.into_inner() {
+                refuse_the_rest(&mut stream.recv, carried.unanswered.into_inner()).await;
+            }
             stream.send_ended = true;
             stream.recv_ended = true;
         }
@@ -120,47 +144,71 @@ pub async fn splice(mut stream: TunnelStream, socket: Socket) -> Spliced {
         SpliceEnd::Upstream => stream.end(StreamCode::Broken),
     }
     Spliced {
-        sent_bytes: sent.into_inner(),
-        received_bytes: received.into_inner(),
+        sent_bytes: carried.sent.into_inner(),
+        received_bytes: carried.received.into_inner(),
         end,
     }
 }
 
-async fn both_ways(
-    stream: &mut TunnelStream,
-    socket: &Socket,
-    sent: &AtomicU64,
-    received: &AtomicU64,
-) -> SpliceEnd {
-    let mut up = pin!(upwards(&mut stream.recv, socket, sent));
-    let mut down = pin!(downwards(&mut stream.send, socket, received));
-    let (mut up_ended, mut down_ended) = (false, false);
-    while !(up_ended && down_ended) {
-        // Whoever has read the answer to its end may drop the rest of its own direction.
-        let (result, answered) = tokio::select! {
-            result = &mut up, if !up_ended => {
-                up_ended = true;
-                (result, down_ended)
+/// What has passed so far.
+#[derive(Default)]
+struct Carried {
+    /// Bytes to the model server, and from it.
+    sent: AtomicU64,
+    received: AtomicU64,
+    /// The last bytes went to the model server.
+    unanswered: AtomicBool,
+    /// The gateway has ended its direction, or was told to.
+    gateway_ended: AtomicBool,
+}
+
+impl Carried {
+    fn has_answered(&self) -> bool {
+        self.received.load(Ordering::Relaxed) > 0 && !self.unanswered.load(Ordering::Relaxed)
+    }
+}
+
+async fn both_ways(stream: &mut TunnelStream, socket: &Socket, carried: &Carried) -> SpliceEnd {
+    let mut up = pin!(upwards(&mut stream.recv, socket, carried));
+    let mut down = pin!(downwards(&mut stream.send, socket, carried));
+    loop {
+        let gateway_ended = carried.gateway_ended.load(Ordering::Relaxed);
+        let result = tokio::select! {
+            result = &mut up, if !gateway_ended => {
+                carried.gateway_ended.store(true, Ordering::Relaxed);
+                result
             }
-            result = &mut down, if !down_ended => {
-                down_ended = true;
-                (result, false)
+            result = &mut down => match result {
+                Ok(()) => return SpliceEnd::Done,
+                broken => broken,
             }
         };
-        match result {
-            Ok(()) => {}
-            Err(SpliceEnd::Gateway) if answered => return SpliceEnd::Done,
-            Err(end) => return end,
+        if let Err(end) = result {
+            return end;
         }
     }
-    SpliceEnd::Done
+}
+
+/// Says of what the gateway sends to a model server that has gone whether it can have got it: not
+/// if that comes only now. Nothing is said to a gateway that sends no more.
+async fn refuse_the_rest(stream: &mut RecvStream, unanswered: bool) {
+    let code = if unanswered {
+        StreamCode::Broken
+    } else {
+        match stream.read_chunk(1, true).await {
+            Ok(Some(_)) => StreamCode::Undelivered(Undelivered::Closed),
+            Ok(None) | Err(_) => return,
+        }
+    };
+    // An error means that the direction has ended already.
+    let _ = stream.stop(code.number());
 }
 
 /// From the gateway to the model server.
 async fn upwards(
     stream: &mut RecvStream,
     socket: &Socket,
-    count: &AtomicU64,
+    carried: &Carried,
 ) -> Result<(), SpliceEnd> {
     loop {
         let mut chunks: [Bytes; CHUNKS] = Default::default();
@@ -179,8 +227,13 @@ async fn upwards(
             }
             Err(_) => return Err(SpliceEnd::Upstream),
         };
+        if carried.has_answered() && socket.has_ended() {
+            let _ = stream.stop(StreamCode::Undelivered(Undelivered::Closed).number());
+            return Ok(());
+        }
+        carried.unanswered.store(true, Ordering::Relaxed);
         let chunks = chunks.get_mut(..filled).unwrap_or_default();
-        if let Err(error) = write_all(socket, chunks, count).await {
+        if let Err(error) = write_all(socket, chunks, &carried.sent).await {
             // The server takes no more, but may have answered before: that is read to its end.
             tracing::trace!(%error, "the model server takes no more of a request");
             let _ = stream.stop(StreamCode::Broken.number());
@@ -226,7 +279,7 @@ async fn write_all(socket: &Socket, chunks: &mut [Bytes], count: &AtomicU64) -> 
 async fn downwards(
     stream: &mut SendStream,
     socket: &Socket,
-    count: &AtomicU64,
+    carried: &Carried,
 ) -> Result<(), SpliceEnd> {
     let mut stopped = pin!(stream.stopped());
     loop {
@@ -243,7 +296,9 @@ async fn downwards(
                     return Ok(());
                 }
                 Ok(read) => {
-                    count.fetch_add(u64::try_from(read).unwrap_or_default(), Ordering::Relaxed);
+                    carried.unanswered.store(false, Ordering::Relaxed);
+                    let read = u64::try_from(read).unwrap_or_default();
+                    carried.received.fetch_add(read, Ordering::Relaxed);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
                 Err(_) => return Err(SpliceEnd::Upstream),

@@ -1,10 +1,11 @@
 //! One stream of data as a connection: bytes both ways, half-close, abort.
 
+use std::fmt;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use quinn::{ReadError, RecvStream, SendStream, WriteError};
+use quinn::{ReadError, RecvStream, SendStream, StoppedError, VarInt, WriteError};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use crate::code::StreamCode;
@@ -12,6 +13,10 @@ use crate::error::{Broken, Undelivered, ended};
 use crate::link::StreamCount;
 
 /// A stream through a tunnel; for HTTP it is what a TCP connection is.
+///
+/// It may be kept for the next request when an answer was read to its end. An end that is read with
+/// a request outstanding is an error where the request came too late for the model server, which had
+/// closed its connection: then [`crate::is_undelivered`] holds.
 ///
 /// Shutting it down is a half-close: the other side reads the end and may go on sending. Dropping
 /// it before both directions have ended aborts it: the other side sees an error at once, and the
@@ -25,7 +30,20 @@ pub struct TunnelStream {
     preamble: &'static [u8],
     pub(crate) send_ended: bool,
     pub(crate) recv_ended: bool,
+    /// The last bytes went to the other side.
+    unanswered: bool,
+    /// Waits for what the other side says of them once it has ended.
+    stopped: Option<Stopped>,
     _count: StreamCount,
+}
+
+/// Comes to the code by which the other side has stopped a direction.
+struct Stopped(Pin<Box<dyn Future<Output = Result<Option<VarInt>, StoppedError>> + Send + Sync>>);
+
+impl fmt::Debug for Stopped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Stopped")
+    }
 }
 
 impl TunnelStream {
@@ -40,6 +58,8 @@ impl TunnelStream {
             preamble,
             send_ended: false,
             recv_ended: false,
+            unanswered: false,
+            stopped: None,
             _count: count,
         }
     }
@@ -63,6 +83,26 @@ impl TunnelStream {
             self.preamble = self.preamble.get(written..).unwrap_or_default();
         }
         Poll::Ready(Ok(()))
+    }
+
+    /// The other side has ended with an answer outstanding. If it says that what was sent last came
+    /// too late for the model server, that is an error which tells so; else it is an end.
+    fn poll_unanswered(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let send = &self.send;
+        let stopped = self
+            .stopped
+            .get_or_insert_with(|| Stopped(Box::pin(send.stopped())));
+        let stopped = ready!(stopped.0.as_mut().poll(cx));
+        self.unanswered = false;
+        self.stopped = None;
+        Poll::Ready(match stopped {
+            Ok(Some(code)) => match StreamCode::from_number(code) {
+                StreamCode::Undelivered(_) => Err(ended(code)),
+                _ => Ok(()),
+            },
+            Ok(None) | Err(StoppedError::ZeroRttRejected) => Ok(()),
+            Err(StoppedError::ConnectionLost(error)) => Err(self.lost(error)),
+        })
     }
 
     fn write_error(&mut self, error: WriteError) -> io::Error {
@@ -104,8 +144,15 @@ impl AsyncRead for TunnelStream {
         ready!(this.poll_begin(cx))?;
         let (before, room) = (buffer.filled().len(), buffer.remaining());
         match ready!(this.recv.poll_read_buf(cx, buffer)) {
+            Ok(()) if room > 0 && buffer.filled().len() == before => {
+                this.recv_ended = true;
+                if this.unanswered && !this.send_ended {
+                    return this.poll_unanswered(cx);
+                }
+                Poll::Ready(Ok(()))
+            }
             Ok(()) => {
-                this.recv_ended |= room > 0 && buffer.filled().len() == before;
+                this.unanswered = false;
                 Poll::Ready(Ok(()))
             }
             Err(error) => Poll::Ready(Err(this.read_error(error))),
@@ -122,6 +169,7 @@ impl AsyncWrite for TunnelStream {
         let this = &mut *self;
         ready!(this.poll_begin(cx))?;
         let written = ready!(Pin::new(&mut this.send).poll_write(cx, bytes));
+        this.unanswered = true;
         Poll::Ready(written.map_err(|error| this.write_error(error)))
     }
 

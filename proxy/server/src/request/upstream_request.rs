@@ -4,12 +4,12 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderValue, Uri};
 use pingora::http::RequestHeader;
 use weir_dialect::{Api, peek, splice};
 
-use crate::members::{Target, Way};
+use crate::members::Target;
 use crate::request::exchange::Exchange;
 use crate::request::headers::{self, X_REQUEST_ID};
 use crate::request::refuse::Refusal;
@@ -62,12 +62,6 @@ pub(crate) fn head(
     }
     if !upstream.table.http2 {
         parts.headers.insert(HOST, target.authority.clone());
-    }
-    if target.plain && matches!(target.way, Way::Tunnel(_)) {
-        // The stream carries no other request: the model server ends it in good order.
-        parts
-            .headers
-            .insert(CONNECTION, HeaderValue::from_static("close"));
     }
     parts
         .headers

@@ -16,6 +16,7 @@ use crate::members::{Target, Way};
 use crate::snapshot::Upstream;
 use crate::upstream::joined::JoinedWrites;
 use crate::workers::dial;
+use crate::workers::seat::STREAM_IDLE;
 
 /// A session ready for a request.
 pub(crate) struct Link {
@@ -53,9 +54,12 @@ pub(crate) async fn connect(
         };
         return Ok(Link { session, reused });
     }
+    let idle = || match &target.way {
+        Way::Tcp(_, idle) => idle.take(upstream.idle_timeout),
+        Way::Tunnel(seat) => seat.link.idle.take(upstream.idle_timeout.min(STREAM_IDLE)),
+    };
     if wanted == Wanted::Any
-        && let Way::Tcp(_, idle) = &target.way
-        && let Some(stream) = idle.take(upstream.idle_timeout)
+        && let Some(stream) = idle()
     {
         return Ok(Link {
             session: HttpSession::H1(Http1Session::new(stream)),
@@ -113,15 +117,17 @@ pub(crate) async fn release(
     target: &Target,
     session: HttpSession,
 ) {
-    match (session, &target.way) {
-        (HttpSession::H1(mut session), Way::Tcp(_, idle)) if target.plain => {
+    match session {
+        HttpSession::H1(mut session) if target.plain => {
             session.respect_keepalive();
             if let Some(stream) = session.reuse().await {
-                idle.keep(stream);
+                match &target.way {
+                    Way::Tcp(_, idle) => idle.keep(stream),
+                    Way::Tunnel(seat) => seat.link.keep(stream),
+                }
             }
         }
-        (HttpSession::H1(mut session), Way::Tunnel(_)) => session.shutdown().await,
-        (session, _) => {
+        session => {
             connector
                 .release_http_session(session, &target.peer, Some(upstream.idle_timeout))
                 .await

@@ -1,4 +1,4 @@
-//! Idle plaintext HTTP/1.1 connections to one backend.
+//! Idle plaintext HTTP/1.1 connections to one backend, or streams through its tunnel.
 
 use futures_util::FutureExt;
 use parking_lot::Mutex;
@@ -28,7 +28,7 @@ impl IdleLinks {
     }
 
     /// Keeps a connection for the next request.
-    pub(super) fn keep(&self, link: Stream) {
+    pub(crate) fn keep(&self, link: Stream) {
         let mut links = self.links.lock();
         if links.len() < IDLE_MAX {
             links.push((link, Instant::now()));

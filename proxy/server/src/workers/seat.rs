@@ -3,14 +3,21 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
+use pingora::protocols::Stream;
 use tokio::time::Instant;
 use weir_routing::{Backend, Report};
 use weir_tunnel::gateway::Tunnel;
 
+use crate::upstream::IdleLinks;
 use crate::workers::observed::Observer;
+
+/// How long a stream waits for the next request at most: it holds one of the agent's, and one of
+/// the model server's connections.
+pub(crate) const STREAM_IDLE: Duration = Duration::from_secs(10);
 
 /// One connection of one worker.
 pub(crate) struct Link {
@@ -26,6 +33,8 @@ pub(crate) struct Link {
     pub(crate) epoch: u64,
     /// Streams to the model server.
     pub(crate) tunnel: Tunnel,
+    /// Those that wait for the next request.
+    pub(crate) idle: IdleLinks,
     /// It takes nothing new.
     pub(crate) draining: AtomicBool,
     /// When it was welcomed.
@@ -61,6 +70,20 @@ impl Link {
     /// Where it dialled from.
     pub(crate) fn address(&self) -> SocketAddr {
         self.tunnel.address()
+    }
+
+    /// It takes nothing new, and waits for nothing that only waits itself.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        self.idle.sweep(Duration::ZERO);
+    }
+
+    /// Keeps a stream for the next request.
+    pub(crate) fn keep(&self, stream: Stream) {
+        self.idle.keep(stream);
+        if self.is_draining() {
+            self.idle.sweep(Duration::ZERO);
+        }
     }
 
     /// Whether it says that it ends.

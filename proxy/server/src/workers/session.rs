@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
@@ -14,10 +14,11 @@ use weir_tunnel::{
 
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
+use crate::upstream::IdleLinks;
 use crate::workers::pool::Pool;
 use crate::workers::registry::NotSeated;
 use crate::workers::report::report;
-use crate::workers::seat::{Link, Said, Seat};
+use crate::workers::seat::{Link, STREAM_IDLE, Said, Seat};
 
 /// Time for an answer to a hello to reach the agent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -60,6 +61,7 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, gateway_id: Arc<str>, pending: 
         agent: format!("{} {}", hello.agent, hello.agent_version),
         epoch: hello.epoch,
         tunnel,
+        idle: IdleLinks::default(),
         draining: AtomicBool::new(false),
         since: Instant::now(),
         said: Mutex::default(),
@@ -236,7 +238,7 @@ impl Session {
 
     fn drain(&mut self, draining: &Draining) {
         tracing::info!(worker = %self.link.worker, reason = draining.reason, "worker drains");
-        self.link.draining.store(true, Ordering::Relaxed);
+        self.link.drain();
         self.stand_up(|_| true);
     }
 
@@ -253,6 +255,7 @@ impl Session {
     }
 
     async fn tick(&mut self) {
+        self.link.idle.sweep(STREAM_IDLE);
         let silence = (self.beat * (HEARTBEATS_MISSED_MAX + 1)).max(SILENCE_MIN);
         if self.heard.elapsed() > silence {
             self.link

@@ -62,22 +62,70 @@ async fn half_close_reaches_the_model_server() {
 }
 
 #[tokio::test]
-async fn half_close_reaches_the_gateway() {
+async fn what_comes_after_the_model_servers_end_is_undelivered() {
     let mut pair = pair().await;
     pair.socket.write_all(b"answer").await.unwrap();
     pair.socket.shutdown().await.unwrap();
     let mut answer = Vec::new();
     within(pair.stream.read_to_end(&mut answer)).await.unwrap();
     assert_eq!(answer, b"answer");
-    pair.stream.write_all(b" and more").await.unwrap();
-    pair.stream.shutdown().await.unwrap();
-    let mut rest = Vec::new();
-    within(pair.socket.read_to_end(&mut rest)).await.unwrap();
-    assert_eq!(rest, b" and more");
+    let refused = within(async {
+        loop {
+            if let Err(error) = pair.stream.write_all(b" and more").await {
+                return error;
+            }
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    assert!(is_undelivered(&refused), "{refused}");
     assert_eq!(
         within(pair.carrier.ends.recv()).await,
         Some(SpliceEnd::Done)
     );
+}
+
+#[tokio::test]
+async fn a_stream_carries_one_request_after_the_other() {
+    let mut pair = pair().await;
+    for round in 0..100_u8 {
+        pair.socket.write_all(&[round]).await.unwrap();
+        assert_eq!(within(pair.stream.read_u8()).await.unwrap(), round);
+        pair.stream.write_all(&[round]).await.unwrap();
+        assert_eq!(within(pair.socket.read_u8()).await.unwrap(), round);
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_meets_a_closed_model_server_is_undelivered() {
+    // Whether the gateway could have seen the end already, or not yet.
+    for seen in [false, true] {
+        let mut pair = pair().await;
+        pair.socket.write_all(b"answer").await.unwrap();
+        let mut answer = [0; 6];
+        within(pair.stream.read_exact(&mut answer)).await.unwrap();
+        drop(pair.socket);
+        if seen {
+            assert_eq!(within(pair.stream.read(&mut answer)).await.unwrap(), 0);
+        }
+        pair.stream.write_all(b"another").await.unwrap();
+        let refused = within(pair.stream.read(&mut answer)).await.unwrap_err();
+        assert_eq!(undelivered(&refused), Some(Undelivered::Closed));
+    }
+}
+
+#[tokio::test]
+async fn a_request_over_which_the_model_server_closes_may_have_been_delivered() {
+    let mut pair = pair().await;
+    pair.socket.write_all(b"answer").await.unwrap();
+    let mut answer = [0; 6];
+    within(pair.stream.read_exact(&mut answer)).await.unwrap();
+    pair.stream.write_all(b"another").await.unwrap();
+    let mut seen = [0; 7];
+    within(pair.socket.read_exact(&mut seen)).await.unwrap();
+    drop(pair.socket);
+    let read = within(pair.stream.read(&mut answer)).await.unwrap();
+    assert_eq!(read, 0, "an end as any, not an error that says more");
 }
 
 #[tokio::test]
