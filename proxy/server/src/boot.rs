@@ -34,6 +34,7 @@ use crate::reload::{Ask, Reloader, watch};
 use crate::runtime::{Completion, Runtime};
 use crate::telemetry::{Exporter, Exporting, Metrics};
 use crate::tls::LiveCertificate;
+use crate::workers::beside::Beside;
 use crate::workers::listen::WorkerListener;
 use crate::workers::registry::Workers;
 
@@ -121,6 +122,10 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
             tables: config.simulators.clone(),
         },
     ));
+    let mut workers = config
+        .workers
+        .listen
+        .map(|address| WorkerListener::new(Arc::clone(&runtime), origin.clone(), address));
     for listener in &config.listeners {
         let gateway = Gateway::new(Arc::clone(&runtime), listener.idle_timeout_ms);
         let mut options = HttpServerOptions::default();
@@ -137,7 +142,10 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
             }
             None => service.add_tcp(&address),
         }
-        server.add_service(service);
+        match workers.take() {
+            Some(workers) => server.add_service(Beside::new(service, workers)),
+            None => server.add_service(service),
+        };
     }
     let mut admin = Service::new(
         "admin".into(),
@@ -145,10 +153,6 @@ pub(crate) fn run(plan: Plan) -> Result<(), BootError> {
     );
     admin.add_tcp(&config.admin.listen.to_string());
     server.add_service(admin);
-    if let Some(address) = config.workers.listen {
-        let listener = WorkerListener::new(Arc::clone(&runtime), origin.clone(), address);
-        server.add_service(background_service("workers", listener));
-    }
     let reloader = Reloader::new(Arc::clone(&runtime), plan.file.clone(), certificates);
     let background = Background {
         runtime: Arc::clone(&runtime),

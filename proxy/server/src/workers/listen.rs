@@ -4,9 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use pingora::server::ShutdownWatch;
-use pingora::services::background::BackgroundService;
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -62,6 +60,32 @@ impl WorkerListener {
         }
     }
 
+    /// Takes workers in until the process ends.
+    pub(crate) async fn run(self, mut shutdown: ShutdownWatch) {
+        let listener = tokio::select! {
+            listener = self.bind() => listener,
+            _ = shutdown.changed() => return,
+        };
+        let gateway_id: Arc<str> = uuid_v4(fastrand::u128(..)).into();
+        let mut sessions = JoinSet::new();
+        let mut renewing = std::pin::pin!(self.renew(&listener));
+        // Workers stay until the process is gone: exchanges that drain need them.
+        loop {
+            tokio::select! {
+                pending = listener.accept() => {
+                    let Some(pending) = pending else { return };
+                    sessions.spawn(session::serve(
+                        Arc::clone(&self.runtime),
+                        Arc::clone(&gateway_id),
+                        pending,
+                    ));
+                }
+                Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
+                () = &mut renewing => return,
+            }
+        }
+    }
+
     async fn bind(&self) -> Arc<Listener> {
         let mut told = false;
         loop {
@@ -97,34 +121,6 @@ impl WorkerListener {
                 .and_then(|tls| Ok(listener.set_tls(&tls)?));
             if let Err(error) = renewed {
                 tracing::error!(%error, "the certificate for workers stays the old one");
-            }
-        }
-    }
-}
-
-#[async_trait]
-impl BackgroundService for WorkerListener {
-    async fn start(&self, mut shutdown: ShutdownWatch) {
-        let listener = tokio::select! {
-            listener = self.bind() => listener,
-            _ = shutdown.changed() => return,
-        };
-        let gateway_id: Arc<str> = uuid_v4(fastrand::u128(..)).into();
-        let mut sessions = JoinSet::new();
-        let mut renewing = std::pin::pin!(self.renew(&listener));
-        // Workers stay until the process is gone: exchanges that drain need them.
-        loop {
-            tokio::select! {
-                pending = listener.accept() => {
-                    let Some(pending) = pending else { return };
-                    sessions.spawn(session::serve(
-                        Arc::clone(&self.runtime),
-                        Arc::clone(&gateway_id),
-                        pending,
-                    ));
-                }
-                Some(_) = sessions.join_next(), if !sessions.is_empty() => {}
-                () = &mut renewing => return,
             }
         }
     }
