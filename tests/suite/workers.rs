@@ -24,13 +24,19 @@ async fn gateway(listen: SocketAddr, cluster: &str) -> Gateway {
     Gateway::start(&config.text()).await
 }
 
-/// A gateway with one worker that serves.
-async fn one_worker(cluster: &str, settings: Settings) -> (Gateway, Simulated, Agent) {
+/// A gateway with one worker that serves, beside this model server.
+async fn worker_beside(upstream: SocketAddr, cluster: &str) -> (Gateway, Agent) {
     let listen = free_udp();
     let gateway = gateway(listen, cluster).await;
-    let simulated = Simulated::with(settings).await;
-    let agent = Agent::start("w1", simulated.address(), &[listen]);
+    let agent = Agent::start("w1", upstream, &[listen]);
     serving(&gateway, 1).await;
+    (gateway, agent)
+}
+
+/// The same beside a simulator.
+async fn one_worker(cluster: &str, settings: Settings) -> (Gateway, Simulated, Agent) {
+    let simulated = Simulated::with(settings).await;
+    let (gateway, agent) = worker_beside(simulated.address(), cluster).await;
     (gateway, simulated, agent)
 }
 
@@ -119,10 +125,7 @@ async fn one_connection_serves_request_after_request() {
         }
     })
     .await;
-    let listen = free_udp();
-    let gateway = gateway(listen, "").await;
-    let _agent = Agent::start("w1", upstream.address(), &[listen]);
-    serving(&gateway, 1).await;
+    let (gateway, _agent) = worker_beside(upstream.address(), "").await;
     for _ in 0..10 {
         let answer = send(gateway.address(), chat("")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
@@ -136,10 +139,7 @@ async fn one_connection_serves_request_after_request() {
 async fn a_model_server_that_closes_after_each_answer_loses_no_request() {
     let whole = answer("200 OK", "application/json", &completion("x"));
     let upstream = Upstream::fixed(whole).await;
-    let listen = free_udp();
-    let gateway = gateway(listen, "retries = 0").await;
-    let _agent = Agent::start("w1", upstream.address(), &[listen]);
-    serving(&gateway, 1).await;
+    let (gateway, _agent) = worker_beside(upstream.address(), "retries = 0").await;
     for _ in 0..100 {
         let answer = send(gateway.address(), chat("")).await;
         assert_eq!(answer.status, 200, "{}", answer.text());

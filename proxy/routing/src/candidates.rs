@@ -78,19 +78,19 @@ impl Members {
     /// that they are seldom made anew.
     fn weights(&self, weighting: Weighting) -> Arc<[f64]> {
         let steps = STEPS_TAKEN.load(Acquire);
-        let mut known = self.weights.lock();
         let same = |known: &&KnownWeights| known.weighting == weighting && known.steps == steps;
-        if let Some(known) = known.as_ref().filter(same) {
+        if let Some(known) = self.weights.lock().as_ref().filter(same) {
             return Arc::clone(&known.weights);
         }
         let weights = weights(&self.entries, weighting);
         // The rate of several backends together has steps of its own, which nobody counts.
-        let alone = self.entries.iter().all(Candidate::is_one);
-        *known = alone.then(|| KnownWeights {
-            weighting,
-            steps,
-            weights: Arc::clone(&weights),
-        });
+        if self.entries.iter().all(Candidate::is_one) {
+            *self.weights.lock() = Some(KnownWeights {
+                weighting,
+                steps,
+                weights: Arc::clone(&weights),
+            });
+        }
         weights
     }
 
