@@ -7,6 +7,7 @@ use serde::Serialize;
 use toml::de::DeTable;
 
 use crate::cluster::ClusterTable;
+use crate::dns::DnsTable;
 use crate::error::ConfigError;
 use crate::field::{Field, plain_name};
 use crate::filter::FilterTable;
@@ -60,6 +61,8 @@ pub struct Config {
     pub pipelines: BTreeMap<String, PipelineTable>,
     /// `[clusters.NAME]`.
     pub clusters: BTreeMap<String, ClusterTable>,
+    /// `[dns]`.
+    pub dns: DnsTable,
     /// `[workers]`.
     pub workers: WorkersTable,
     /// `[functions.ID]`, of both files.
@@ -171,6 +174,7 @@ impl Config {
             clusters: root.or("clusters", BTreeMap::new(), |f| {
                 f.map(plain_name, ClusterTable::read)
             }),
+            dns: root.below("dns", DnsTable::default(), DnsTable::read),
             workers: root.below("workers", WorkersTable::default(), WorkersTable::read),
             functions: read_functions(&mut root),
             functions_api: root.below(

@@ -79,6 +79,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
             .push(format!("functions_file: changed from {old} to {new}"));
     }
     diff.fields("functions_api", &old.functions_api, &new.functions_api);
+    diff.fields("dns", &old.dns, &new.dns);
     diff.fields("limits", &old.limits, &new.limits);
     diff.fields("streams", &old.streams, &new.streams);
     diff.fields("reload", &old.reload, &new.reload);

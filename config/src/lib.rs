@@ -7,6 +7,7 @@
 mod cluster;
 mod config;
 mod diff;
+mod dns;
 mod error;
 mod field;
 mod filter;
@@ -35,6 +36,7 @@ mod workers;
 pub use cluster::{ClusterTable, EjectionTable, Endpoint, HealthTable, Resend, UpstreamTls};
 pub use config::{Config, REFERENCE, parse, parse_keys, resolve};
 pub use diff::{ConfigDiff, diff};
+pub use dns::{DnsTable, IpFamily};
 pub use error::ConfigError;
 pub use filter::{
     BUILTINS, FilterLimits, FilterRole, FilterTable, Grants, ModuleRef, OnError, WasiGrant,

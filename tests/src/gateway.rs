@@ -19,6 +19,7 @@ use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use crate::caller::{self, Answer};
+use crate::hosts::Hosts;
 use crate::process::Process;
 
 /// How long anything may take that a test waits for. Generous: machines are shared.
@@ -38,6 +39,11 @@ impl Gateway {
         Self::start_in(TempDir::new().unwrap(), config).await
     }
 
+    /// The same where only the names of `hosts` are known.
+    pub async fn start_with(hosts: &Hosts, config: &str) -> Self {
+        Self::start_by(TempDir::new().unwrap(), config, |run| hosts.command(&run)).await
+    }
+
     /// Starts `weir run` with `config` as `weir.toml` of `folder` and waits until it serves.
     /// `{listen}` and `{admin}` in the config stand for addresses on free ports, `{folder}` for the
     /// folder's path. Compiled filters are kept beside the binary, so that they are compiled once.
@@ -45,15 +51,19 @@ impl Gateway {
     /// # Panics
     /// When the gateway does not get ready; the message carries its log.
     pub async fn start_in(folder: TempDir, config: &str) -> Self {
+        Self::start_by(folder, config, |run| run).await
+    }
+
+    async fn start_by(folder: TempDir, config: &str, by: impl Fn(Command) -> Command) -> Self {
         // The first start compiles the filters: alone, so that they are not compiled many times.
         static FIRST: OnceCell<()> = OnceCell::const_new();
         let mut started = None;
         FIRST
-            .get_or_init(async || started = Some(Self::launch(&folder, config).await))
+            .get_or_init(async || started = Some(Self::launch(&folder, config, &by).await))
             .await;
         let (process, listen, admin) = match started {
             Some(started) => started,
-            None => Self::launch(&folder, config).await,
+            None => Self::launch(&folder, config, &by).await,
         };
         Self {
             process,
@@ -63,7 +73,11 @@ impl Gateway {
         }
     }
 
-    async fn launch(folder: &TempDir, config: &str) -> (Process, SocketAddr, SocketAddr) {
+    async fn launch(
+        folder: &TempDir,
+        config: &str,
+        by: impl Fn(Command) -> Command,
+    ) -> (Process, SocketAddr, SocketAddr) {
         let listen = free_address();
         let admin = free_address();
         let config = config
@@ -72,7 +86,7 @@ impl Gateway {
             .replace("{folder}", &folder.path().display().to_string());
         let file = folder.path().join(CONFIG_FILE);
         fs::write(&file, config).unwrap();
-        let mut process = Process::spawn(&mut run_command(&file)).unwrap();
+        let mut process = Process::spawn(&mut by(run_command(&file))).unwrap();
         wait_until_serving(&mut process, listen, admin).await;
         (process, listen, admin)
     }

@@ -19,6 +19,7 @@ pub mod upstream;
 
 pub mod collector;
 
+pub mod hosts;
 pub mod network;
 pub mod relay;
 

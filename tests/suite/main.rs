@@ -28,6 +28,7 @@ mod passthrough;
 mod tls;
 
 mod fleet;
+mod names;
 mod workers;
 
 mod clients;

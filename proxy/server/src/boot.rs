@@ -29,11 +29,13 @@ use crate::compile::{Compiler, Origin, located};
 use crate::complete;
 use crate::gateway::Gateway;
 use crate::health_check;
+use crate::names::{self, Names};
 use crate::outbound::Messenger;
 use crate::reload::{Ask, Reloader, watch};
-use crate::runtime::{Completion, Runtime};
+use crate::runtime::{self, Completion, Runtime};
 use crate::telemetry::{Exporter, Exporting, Metrics};
 use crate::tls::LiveCertificate;
+use crate::upstream::IdleByAddress;
 use crate::workers::beside::Beside;
 use crate::workers::listen::WorkerListener;
 use crate::workers::registry::Workers;
@@ -206,10 +208,14 @@ fn begin(plan: &Plan, origin: &Origin) -> Result<Begun, BootError> {
     let metrics = Metrics::new(registry).map_err(|error| machine(error.to_string()))?;
     let fleet = Fleet::new();
     let workers = Workers::default();
+    let names = Names::default();
+    let idle = Arc::<IdleByAddress>::default();
     let compiler = Compiler {
         host: &host,
         fleet: &fleet,
         workers: &workers,
+        names: &names,
+        idle: &idle,
         origin,
         previous: None,
     };
@@ -223,7 +229,16 @@ fn begin(plan: &Plan, origin: &Origin) -> Result<Begun, BootError> {
         .key_sets
         .store(Arc::clone(&snapshot.key_sets));
     metrics.reloaded("applied", 1);
-    let (runtime, completions) = Runtime::new(host, fleet, workers, metrics, spans, snapshot);
+    let parts = runtime::Parts {
+        host,
+        fleet,
+        workers,
+        names,
+        idle,
+        metrics,
+        spans,
+    };
+    let (runtime, completions) = Runtime::new(parts, snapshot);
     Ok(Begun {
         runtime,
         completions,
@@ -357,7 +372,7 @@ struct Parts {
     exporter: Option<Exporter>,
 }
 
-/// Reloads, health checks, ticks, completions, exports; and the end.
+/// Reloads, health checks, lookups, ticks, completions, exports; and the end.
 struct Background {
     runtime: Arc<Runtime>,
     parts: Mutex<Option<Parts>>,
@@ -374,6 +389,7 @@ impl BackgroundService for Background {
         tasks.spawn(parts.reloader.run(parts.asked));
         tasks.spawn(watch(Arc::clone(&self.runtime), parts.asks));
         tasks.spawn(health_check::run(Arc::clone(&self.runtime)));
+        tasks.spawn(names::refresh(Arc::clone(&self.runtime)));
         tasks.spawn(complete::deliver(parts.completions));
         tasks.spawn(complete::tick(Arc::clone(&self.runtime)));
         let exporting = parts.exporter.map(|exporter| exporter.start(&self.runtime));

@@ -1,7 +1,7 @@
 //! A config made into a snapshot: off the request path, all errors at once, nothing changed on failure.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,9 +9,10 @@ use std::time::Duration;
 use http::header::AUTHORIZATION;
 use http::{HeaderName, HeaderValue};
 use pingora::protocols::ALPN;
-use pingora::upstreams::peer::{HttpPeer, PeerOptions};
+use pingora::upstreams::peer::PeerOptions;
 use weir_config::{
-    ClusterTable, Config, ConfigError, Endpoint, FilterTable, ModelTable, ModuleRef, OnError,
+    ClusterTable, Config, ConfigError, DnsTable, Endpoint, FilterTable, ModelTable, ModuleRef,
+    OnError,
 };
 use weir_host::{Host, KeySets, KeyTables, PrepareError, WasmFilter};
 use weir_pipeline::chain::Chain;
@@ -19,15 +20,16 @@ use weir_pipeline::correction::Corrections;
 use weir_pipeline::filter::Filter;
 use weir_pipeline::intern::NameId;
 use weir_pipeline::settings::ModelSettings;
-use weir_routing::{ClusterSpec, EjectionPolicy, Fleet, MemberSpec};
+use weir_routing::{ClusterSpec, EjectionPolicy, Fleet};
 
 use crate::builtin;
 use crate::key_sets;
 use crate::key_tables;
-use crate::members::{Members, Membership, Target, Way, WorkerMembership};
+use crate::members::{self, Declared, Membership, Place};
+use crate::names::Names;
 use crate::snapshot::{Functions, ModelTarget, Route, Snapshot, Upstream};
 use crate::telemetry::KnownSets;
-use crate::upstream::IdleLinks;
+use crate::upstream::IdleByAddress;
 use crate::workers::listen;
 use crate::workers::registry::Workers;
 
@@ -75,6 +77,10 @@ pub(crate) struct Compiler<'a> {
     pub(crate) fleet: &'a Fleet,
     /// Model servers that dial in.
     pub(crate) workers: &'a Workers,
+    /// Where names point.
+    pub(crate) names: &'a Names,
+    /// Connections that wait for the next request.
+    pub(crate) idle: &'a Arc<IdleByAddress>,
     /// Where the config comes from.
     pub(crate) origin: &'a Origin,
     /// Filters that have not changed keep their instances.
@@ -279,10 +285,10 @@ impl Compiler<'_> {
     ) -> BTreeMap<String, Arc<Upstream>> {
         let mut upstreams = BTreeMap::new();
         for (name, table) in &config.clusters {
-            let mut targets = Vec::with_capacity(table.endpoints.len());
+            let mut endpoints = Vec::with_capacity(table.endpoints.len());
             for (place, endpoint) in table.endpoints.iter().enumerate() {
-                match self.target(table, endpoint) {
-                    Ok(target) => targets.push(target),
+                match self.endpoint(table, endpoint, &config.dns) {
+                    Ok(endpoint) => endpoints.push(endpoint),
                     Err(message) => {
                         let key = format!("clusters.{name}.endpoints[{place}]");
                         errors.push(self.error(
@@ -307,9 +313,17 @@ impl Compiler<'_> {
                     None
                 }
             };
-            let spec = cluster_spec(name, table);
-            let cluster = self.fleet.cluster(&spec, weir_host::Services::now_ms());
-            let membership = Membership::Fixed(Arc::new(Members { cluster, targets }));
+            let membership = Membership::new(Declared {
+                spec: cluster_spec(name, table),
+                endpoints,
+                prefer: config.dns.prefer,
+                max_concurrency: table.max_concurrency,
+                sni: table.tls.as_ref().map(|tls| tls.sni.clone()),
+                options: peer_options(table),
+                idle: Arc::clone(self.idle),
+            });
+            // Now, while the backends of the configuration before it live.
+            membership.now(self.fleet, weir_host::Services::now_ms());
             upstreams.insert(
                 name.clone(),
                 Arc::new(upstream(name, table, membership, credential)),
@@ -318,50 +332,26 @@ impl Compiler<'_> {
         upstreams
     }
 
-    fn target(&self, table: &ClusterTable, endpoint: &Endpoint) -> Result<Target, String> {
-        let address = endpoint
-            .address
-            .to_socket_addrs()
-            .map_err(|error| format!("`{}` does not resolve: {error}", endpoint.address))?
-            .next()
-            .ok_or_else(|| format!("`{}` resolves to no address", endpoint.address))?;
-        let sni = table
-            .tls
-            .as_ref()
-            .map(|tls| tls.sni.clone())
-            .unwrap_or_default();
-        let authority = if sni.is_empty() {
-            &endpoint.address
-        } else {
-            &sni
+    fn endpoint(
+        &self,
+        table: &ClusterTable,
+        endpoint: &Endpoint,
+        dns: &DnsTable,
+    ) -> Result<members::Endpoint, String> {
+        let text = &endpoint.address;
+        let place = match text.parse::<SocketAddr>() {
+            Ok(address) => Place::Fixed(address),
+            Err(_) => Place::Named(self.names.get(text, dns.refresh_ms > 0)?),
         };
+        let authority = table.tls.as_ref().map_or(text, |tls| &tls.sni);
         let authority = HeaderValue::from_str(authority)
             .map_err(|_| format!("`{authority}` cannot be a host name"))?;
-        let mut peer = HttpPeer::new(address, table.tls.is_some(), sni);
-        peer.options = peer_options(table);
-        Ok(Target {
-            way: Way::Tcp(address, self.idle_links(address)),
-            peer,
+        Ok(members::Endpoint {
+            text: text.clone(),
+            place,
+            weight: endpoint.weight,
             authority,
-            plain: table.tls.is_none() && !table.http2,
         })
-    }
-
-    /// Connections outlive the configuration that opened them.
-    fn idle_links(&self, address: SocketAddr) -> Arc<IdleLinks> {
-        let known = self.previous.and_then(|previous| {
-            let targets = previous
-                .upstreams
-                .values()
-                .flat_map(|upstream| upstream.membership.endpoints());
-            targets
-                .filter_map(|target| match &target.way {
-                    Way::Tcp(known, links) if *known == address => Some(Arc::clone(links)),
-                    _ => None,
-                })
-                .next()
-        });
-        known.unwrap_or_default()
     }
 
     /// `None` when there is no room for another name.
@@ -420,19 +410,12 @@ impl Compiler<'_> {
     fn with_workers(&self, base: &Upstream, function: &str, model: &str) -> Option<Upstream> {
         let function = weir_dialect::normal_routing_key(function);
         let pool = self.workers.pool(&function, model)?;
-        let table = &base.table;
-        let membership = WorkerMembership::new(
-            pool,
-            // Loads and cursors are of one model: what dials in for another is another cluster.
-            cluster_spec(&format!("{}:{function}/{model}", base.name), table),
-            base.membership.endpoints().to_vec(),
-            table.max_concurrency,
-            peer_options(table),
-        );
-        let membership = Membership::Workers(Box::new(membership));
+        // Loads and cursors are of one model: what dials in for another is another cluster.
+        let name = format!("{}:{function}/{model}", base.name);
+        let membership = base.membership.and_workers(pool, name);
         Some(upstream(
             &base.name,
-            table,
+            &base.table,
             membership,
             base.credential.clone(),
         ))
@@ -526,18 +509,11 @@ fn ejection(table: &ClusterTable) -> EjectionPolicy {
     }
 }
 
-/// A cluster with its endpoints as members.
+/// A cluster without its members.
 fn cluster_spec(name: &str, table: &ClusterTable) -> ClusterSpec {
     ClusterSpec {
         name: name.to_owned(),
-        members: table
-            .endpoints
-            .iter()
-            .map(|endpoint| MemberSpec {
-                max_concurrency: table.max_concurrency,
-                ..MemberSpec::new(&endpoint.address, endpoint.weight)
-            })
-            .collect(),
+        members: Vec::new(),
         ejection: ejection(table),
         health: table.health.is_some(),
         slow_start_ms: table.slow_start_ms,

@@ -76,11 +76,14 @@ pub(crate) async fn tick(runtime: Arc<Runtime>) {
             prune_at = now + PRUNE;
             snapshot.filters.values().for_each(|filter| filter.prune());
             for upstream in snapshot.upstreams.values() {
-                let endpoints = upstream.membership.endpoints().iter();
-                let links = endpoints.filter_map(|target| match &target.way {
-                    Way::Tcp(_, links) => Some(links),
-                    Way::Tunnel(_) => None,
-                });
+                let members = upstream.members(&runtime);
+                let links = members
+                    .targets
+                    .iter()
+                    .filter_map(|target| match &target.way {
+                        Way::Tcp(_, links) => Some(links),
+                        Way::Tunnel(_) => None,
+                    });
                 links.for_each(|links| links.sweep(upstream.idle_timeout));
             }
         }

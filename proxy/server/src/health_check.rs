@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout};
 use weir_config::HealthTable;
 use weir_routing::Member;
 
+use crate::members::Target;
 use crate::runtime::Runtime;
 use crate::snapshot::Upstream;
 
@@ -31,7 +32,8 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
             let Some(health) = &upstream.table.health else {
                 continue;
             };
-            for candidate in upstream.members(&runtime).cluster.backends() {
+            let members = upstream.members(&runtime);
+            for (candidate, target) in members.cluster.backends().iter().zip(&members.targets) {
                 let id = (
                     Arc::clone(&upstream.name),
                     Arc::clone(candidate.backend.id()),
@@ -42,6 +44,7 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
                         Arc::clone(&runtime),
                         Arc::clone(upstream),
                         candidate.clone(),
+                        target.clone(),
                         health.clone(),
                     ));
                     now + Duration::from_millis(health.interval_ms)
@@ -59,10 +62,11 @@ async fn probe(
     runtime: Arc<Runtime>,
     upstream: Arc<Upstream>,
     candidate: Member,
+    target: Target,
     health: HealthTable,
 ) {
     let limit = Duration::from_millis(health.timeout_ms);
-    let ok = timeout(limit, ask(&runtime, &upstream, &candidate, &health.path))
+    let ok = timeout(limit, ask(&runtime, &upstream, &target, &health.path))
         .await
         .unwrap_or(false);
     let change = candidate
@@ -75,11 +79,7 @@ async fn probe(
 
 /// Whether the backend answers the path with 2xx. Connections are not kept: a probe also asks
 /// whether new ones are accepted.
-async fn ask(runtime: &Runtime, upstream: &Upstream, candidate: &Member, path: &str) -> bool {
-    let members = upstream.members(runtime);
-    let Some(target) = members.targets.get(candidate.index as usize) else {
-        return false;
-    };
+async fn ask(runtime: &Runtime, upstream: &Upstream, target: &Target, path: &str) -> bool {
     let asked = async {
         let mut peer = target.peer.clone();
         // A pool of its own, never filled.

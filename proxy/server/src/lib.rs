@@ -21,6 +21,7 @@ mod health_check;
 mod key_sets;
 mod key_tables;
 mod members;
+mod names;
 mod outbound;
 mod reload;
 mod snapshot;

@@ -12,9 +12,11 @@ use weir_pipeline::filter::Filter;
 use weir_pipeline::verdict::Summary;
 use weir_routing::{Fleet, LastDomains};
 
+use crate::names::Names;
 use crate::reload::History;
 use crate::snapshot::Snapshot;
 use crate::telemetry::{Metrics, Spans};
+use crate::upstream::IdleByAddress;
 use crate::workers::registry::Workers;
 
 /// Ended exchanges that wait for filters with a `complete` phase; more are dropped and counted.
@@ -28,6 +30,24 @@ const CONVERSATION_TTL_MS: u64 = 3_600_000;
 /// An ended exchange on its way to the filters that want to hear of it.
 pub(crate) type Completion = (Arc<dyn Filter>, Summary);
 
+/// What a runtime begins with.
+pub(crate) struct Parts {
+    /// Runs the filters.
+    pub(crate) host: Arc<Host>,
+    /// Loads and health of backends.
+    pub(crate) fleet: Fleet,
+    /// Model servers that have dialled in.
+    pub(crate) workers: Workers,
+    /// Where names of backends point.
+    pub(crate) names: Names,
+    /// Connections that wait for the next request.
+    pub(crate) idle: Arc<IdleByAddress>,
+    /// Counters.
+    pub(crate) metrics: Metrics,
+    /// Where exchanges leave their spans, if they are exported.
+    pub(crate) spans: Option<Spans>,
+}
+
 /// The one thing of a process that is shared by everything.
 pub(crate) struct Runtime {
     /// Runs the filters.
@@ -36,6 +56,10 @@ pub(crate) struct Runtime {
     pub(crate) fleet: Fleet,
     /// Model servers that have dialled in.
     pub(crate) workers: Workers,
+    /// Where names of backends point.
+    pub(crate) names: Names,
+    /// Plaintext connections to backends that wait for the next request.
+    pub(crate) idle: Arc<IdleByAddress>,
     /// Where conversations were served last.
     pub(crate) last_domains: LastDomains,
     /// Counters.
@@ -56,21 +80,25 @@ pub(crate) struct Runtime {
 
 impl Runtime {
     /// Everything with its first snapshot.
-    pub(crate) fn new(
-        host: Arc<Host>,
-        fleet: Fleet,
-        workers: Workers,
-        metrics: Metrics,
-        spans: Option<Spans>,
-        snapshot: Snapshot,
-    ) -> (Arc<Self>, mpsc::Receiver<Completion>) {
+    pub(crate) fn new(parts: Parts, snapshot: Snapshot) -> (Arc<Self>, mpsc::Receiver<Completion>) {
         let (completions, receiver) = mpsc::channel(COMPLETIONS_MAX);
         let snapshot = Arc::new(snapshot);
         let history = Mutex::new(History::starting_with(&snapshot));
+        let Parts {
+            host,
+            fleet,
+            workers,
+            names,
+            idle,
+            metrics,
+            spans,
+        } = parts;
         let runtime = Self {
             host,
             fleet,
             workers,
+            names,
+            idle,
             last_domains: LastDomains::new(CONVERSATIONS_MAX, CONVERSATION_TTL_MS),
             metrics,
             spans,

@@ -1,11 +1,12 @@
 //! `GET /clusters`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
+use crate::names::Name;
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
 
-/// Every backend of every cluster: health, load, counters.
+/// Every backend of every cluster: health, load, counters; and where the names of endpoints point.
 pub(crate) fn all(runtime: &Runtime, snapshot: &Snapshot) -> Value {
     let now_ms = runtime.now_ms();
     let clusters = snapshot.upstreams.iter().map(|(name, upstream)| {
@@ -32,7 +33,22 @@ pub(crate) fn all(runtime: &Runtime, snapshot: &Snapshot) -> Value {
                 })
             })
             .collect();
-        (name.clone(), json!({ "backends": backends }))
+        let names: Map<String, Value> = upstream
+            .membership
+            .names()
+            .map(|name| (name.text().to_owned(), said(name)))
+            .collect();
+        (
+            name.clone(),
+            json!({ "backends": backends, "names": names }),
+        )
     });
     Value::Object(clusters.collect())
+}
+
+/// Where a name points, and why the last lookup failed if it did.
+fn said(name: &Name) -> Value {
+    let addresses = name.addresses();
+    let addresses: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+    json!({ "addresses": addresses, "error": name.fault() })
 }

@@ -10,6 +10,7 @@ use weir_routing::Fleet;
 use crate::cli::output::{OK, complain, counted, errors_found, misused, say};
 use crate::cli::{config_file, module_cache};
 use crate::compile::Compiler;
+use crate::names::Names;
 use crate::snapshot::Snapshot;
 use crate::workers::registry::Workers;
 
@@ -40,6 +41,8 @@ pub(crate) fn check(args: CheckArgs) -> ExitCode {
         host: &host,
         fleet: &Fleet::new(),
         workers: &Workers::default(),
+        names: &Names::default(),
+        idle: &Arc::default(),
         origin: &found.origin,
         previous: None,
     };

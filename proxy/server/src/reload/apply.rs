@@ -410,6 +410,8 @@ fn compile(
         host: &runtime.host,
         fleet: &runtime.fleet,
         workers: &runtime.workers,
+        names: &runtime.names,
+        idle: &runtime.idle,
         origin,
         previous: Some(&live),
     };

@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     /// Of model servers that dial in.
     pub(crate) workers: WorkerCounters,
     completions_dropped: IntCounter,
+    lookups: IntCounterVec,
     reloads: IntCounterVec,
     config_rejected: IntGauge,
     config_number: IntGauge,
@@ -155,6 +156,11 @@ impl Metrics {
                 "Further candidates tried.",
                 &["cluster"],
             )?,
+            lookups: counters(
+                "weir_name_lookups_total",
+                "Names of backends looked up again.",
+                &["result"],
+            )?,
             completions_dropped: IntCounter::new(
                 "weir_completions_dropped_total",
                 "Ended exchanges that filters were not told of because they lag behind.",
@@ -184,6 +190,7 @@ impl Metrics {
         registry.register(Box::new(metrics.active.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.completions_dropped.clone()))?;
+        registry.register(Box::new(metrics.lookups.clone()))?;
         registry.register(Box::new(metrics.reloads.clone()))?;
         registry.register(Box::new(metrics.config_rejected.clone()))?;
         registry.register(Box::new(metrics.config_number.clone()))?;
@@ -243,6 +250,12 @@ impl Metrics {
     /// A further candidate is tried.
     pub(crate) fn retried(&self, cluster: &str) {
         self.retries.with_label_values(&[cluster]).inc();
+    }
+
+    /// A name of backends was looked up again.
+    pub(crate) fn looked_up(&self, found: bool) {
+        let result = if found { "found" } else { "failed" };
+        self.lookups.with_label_values(&[result]).inc();
     }
 
     /// A filter with a `complete` phase lags behind.

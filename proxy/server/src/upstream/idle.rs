@@ -1,5 +1,9 @@
 //! Idle plaintext HTTP/1.1 connections to one backend, or streams through its tunnel.
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Weak};
+
 use futures_util::FutureExt;
 use parking_lot::Mutex;
 use pingora::protocols::Stream;
@@ -42,6 +46,24 @@ impl IdleLinks {
         if links.is_empty() {
             links.shrink_to(0);
         }
+    }
+}
+
+/// Those of every address: connections outlive the configuration that opened them.
+#[derive(Default)]
+pub(crate) struct IdleByAddress(Mutex<HashMap<SocketAddr, Weak<IdleLinks>>>);
+
+impl IdleByAddress {
+    /// Those of an address; nobody's any more once nobody holds them.
+    pub(crate) fn of(&self, address: SocketAddr) -> Arc<IdleLinks> {
+        let mut all = self.0.lock();
+        if let Some(known) = all.get(&address).and_then(Weak::upgrade) {
+            return known;
+        }
+        all.retain(|_, links| links.strong_count() > 0);
+        let links = Arc::<IdleLinks>::default();
+        all.insert(address, Arc::downgrade(&links));
+        links
     }
 }
 

@@ -7,5 +7,5 @@ mod joined;
 mod undelivered;
 
 pub(crate) use connect::{Link, Wanted, connect, release};
-pub(crate) use idle::IdleLinks;
+pub(crate) use idle::{IdleByAddress, IdleLinks};
 pub(crate) use undelivered::is_undelivered;

@@ -54,13 +54,12 @@ impl Pool {
         }
     }
 
-    /// Everybody, and the version this is.
-    pub(crate) fn seats(&self) -> (u64, Vec<Arc<Seat>>) {
-        let seats = self.seats.lock();
-        (self.version.load(Ordering::Acquire), seats.clone())
+    /// Everybody.
+    pub(crate) fn seats(&self) -> Vec<Arc<Seat>> {
+        self.seats.lock().clone()
     }
 
-    /// See [`Self::seats`].
+    /// Another number is other seats. Ask before [`Self::seats`].
     pub(crate) fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
     }
