@@ -48,7 +48,7 @@ pub use key_table::{KeyEntry, KeyTable};
 pub use listener::{Listener, TlsTable};
 pub use pipeline::PipelineTable;
 pub use rate_limit::{RATE_LIMIT_BUDGET_MAX, parse_token_rate_limit};
-pub use route::RouteTable;
+pub use route::{RouteTable, Served};
 pub use secret::Secret;
 pub use server::{
     AdminTable, LimitsTable, LogFormat, LogTable, ReloadTable, ServerTable, StreamsTable,

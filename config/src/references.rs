@@ -226,13 +226,22 @@ impl References<'_> {
                 &self.config.clusters,
             );
             let cluster = self.config.clusters.get(&route.cluster);
-            if cluster.is_some_and(|cluster| cluster.endpoints.is_empty() && cluster.workers) {
+            let workers_only =
+                cluster.is_some_and(|cluster| cluster.endpoints.is_empty() && cluster.workers);
+            if workers_only && route.workers_of.is_none() {
                 let message = format!(
                     "cluster `{}` has workers only, which serve models",
                     route.cluster
                 );
-                let remedy = "give it endpoints, or name another cluster";
+                let remedy = "say which in workers_of = \"function/model\", or give it endpoints";
                 self.error(&format!("{path}.cluster"), message, remedy);
+            }
+            if route.workers_of.is_some() && cluster.is_some_and(|cluster| !cluster.workers) {
+                self.error(
+                    &format!("{path}.workers_of"),
+                    format!("cluster `{}` has no workers", route.cluster),
+                    "give it workers = true, or remove `workers_of`",
+                );
             }
             if let Some(pipeline) = &route.pipeline {
                 let pipelines = &self.config.pipelines;

@@ -14,10 +14,37 @@ pub struct RouteTable {
     pub host: Option<String>,
     /// The cluster it goes to.
     pub cluster: String,
+    /// Whose workers serve it, where the cluster has workers.
+    pub workers_of: Option<Served>,
     /// The pipeline whose header phases decide; without it none.
     pub pipeline: Option<String>,
     /// Whether the prefix is taken off before the request goes upstream.
     pub strip_prefix: bool,
+}
+
+/// What workers have registered for; in TOML `"function/model"`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Served {
+    /// The function of their token.
+    pub function: String,
+    /// The name they serve it under.
+    pub model: String,
+}
+
+impl Served {
+    fn read(field: &Field<'_>) -> Option<Self> {
+        let text = field.name()?;
+        match text.split_once('/') {
+            Some((function, model)) if !function.is_empty() && !model.is_empty() => Some(Self {
+                function: function.to_owned(),
+                model: model.to_owned(),
+            }),
+            _ => field.error(
+                format!("`{text}` does not name a model of a function"),
+                "write \"function/model\": the function of the workers' token and a model they register",
+            ),
+        }
+    }
 }
 
 impl RouteTable {
@@ -36,6 +63,7 @@ impl RouteTable {
                 "add cluster = \"NAME\"",
                 Field::name,
             ),
+            workers_of: table.optional("workers_of", Served::read),
             pipeline: table.optional("pipeline", Field::name),
             strip_prefix: table.or("strip_prefix", false, Field::flag),
         };

@@ -282,7 +282,17 @@ workers = true
 resend = "always"
 [[routes]]
 path_prefix = "/"
-cluster = "w""#,
+cluster = "w"
+[[routes]]
+path_prefix = "/f"
+cluster = "w"
+workers_of = "f"
+[[routes]]
+path_prefix = "/e"
+cluster = "e"
+workers_of = "f/m"
+[clusters.e]
+endpoints = ["e:1"]"#,
         r#"2:10: workers.listen: `50072` is not an address; write an IP address and a port: 127.0.0.1:8080 or [::1]:8080
 3:16: workers.heartbeat_ms: 1 is out of range; write a number from 50 to 60000
 4:10: workers.peers[0]: `gw` is not host:port; write host:port without a scheme or path; TLS is the key `tls` of the cluster
@@ -294,7 +304,10 @@ cluster = "w""#,
 13:1: workers.tokens[2].id: missing key `id`; add id = "whose-workers"
 13:1: workers.tokens[2].sha256: `sha256` and `token` are both missing; write one of the two: printf %s TOKEN | sha256sum gives the sha256
 17:10: clusters.w.resend: no such value `always`; use one of: undelivered, unanswered
-20:11: routes[0].cluster: cluster `w` has workers only, which serve models; give it endpoints, or name another cluster"#,
+20:11: routes[0].cluster: cluster `w` has workers only, which serve models; say which in workers_of = "function/model", or give it endpoints
+23:11: routes[1].cluster: cluster `w` has workers only, which serve models; say which in workers_of = "function/model", or give it endpoints
+24:14: routes[1].workers_of: `f` does not name a model of a function; write "function/model": the function of the workers' token and a model they register
+28:14: routes[2].workers_of: cluster `e` has no workers; give it workers = true, or remove `workers_of`"#,
     );
 }
 
@@ -368,7 +381,7 @@ prefix = "b""#,
 13:11: routes[2].cluster: no cluster named `other`; declare [clusters.other] or use one of: sim
 14:1: routes[3].cluster: missing key `cluster`; add cluster = "NAME"
 14:1: routes[3].path_prefix: missing key `path_prefix`; add path_prefix = "/"
-15:1: routes[3].prefix: unknown key `prefix`; remove it or use one of: path_prefix, host, cluster, pipeline, strip_prefix"#,
+15:1: routes[3].prefix: unknown key `prefix`; remove it or use one of: path_prefix, host, cluster, workers_of, pipeline, strip_prefix"#,
     );
 }
 

@@ -183,10 +183,18 @@ impl Cluster {
         self.full.generation
     }
 
-    /// A place among those who wait for a better moment, the most urgent first.
+    /// A place among those who wait for a better moment, the most urgent first and of equals who
+    /// came first.
     #[must_use]
     pub fn wait(&self, priority: u32) -> Waiting {
         Waiting::new(Arc::clone(&self.signal), priority)
+    }
+
+    /// Whether somebody who waits and comes before a newcomer of this priority is about to look
+    /// for what has changed.
+    #[must_use]
+    pub fn is_taken_before(&self, priority: u32) -> bool {
+        self.signal.is_taken_before(priority)
     }
 
     /// Builds the set that serves. Looks at everyone anew: counters move meanwhile, and the

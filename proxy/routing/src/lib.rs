@@ -39,4 +39,4 @@ pub use prediction::{Demand, Outlook};
 pub use rendezvous::Weighting;
 pub use report::{QueueTimes, Report};
 pub use reservation::Reservation;
-pub use signal::{Changed, Waiting};
+pub use signal::{NextTurn, Waiting};

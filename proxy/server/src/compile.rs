@@ -131,18 +131,21 @@ impl Compiler<'_> {
                 (name.clone(), Arc::new(Chain::new(name, members)))
             })
             .collect();
+        let no_room = |key: &str| {
+            let message = "the process has no room for more names of models and settings";
+            vec![self.error(
+                &text,
+                key,
+                message.to_owned(),
+                "restart the gateway: names of earlier configurations are kept",
+            )]
+        };
         let functions = self
             .functions(&config, &chains, &upstreams)
-            .ok_or_else(|| {
-                let message =
-                    "the process has no room for more names of models and settings".to_owned();
-                vec![self.error(
-                    &text,
-                    "functions",
-                    message,
-                    "restart the gateway: names of earlier configurations are kept",
-                )]
-            })?;
+            .ok_or_else(|| no_room("functions"))?;
+        let routes = self
+            .routes(&config, &chains, &upstreams)
+            .ok_or_else(|| no_room("routes"))?;
         let worker_tokens =
             key_tables::worker_tokens(&config.workers, &self.host.services().interner);
         let default_chain = chains
@@ -152,7 +155,7 @@ impl Compiler<'_> {
         Ok(Snapshot {
             number,
             functions,
-            routes: routes(&config, &chains, &upstreams),
+            routes,
             config,
             text,
             filters,
@@ -405,14 +408,45 @@ impl Compiler<'_> {
         Some(functions)
     }
 
+    /// `None` when there is no room for another pool of workers.
+    fn routes(
+        &self,
+        config: &Config,
+        chains: &HashMap<String, Arc<Chain>>,
+        upstreams: &BTreeMap<String, Arc<Upstream>>,
+    ) -> Option<Vec<Route>> {
+        let mut routes = Vec::with_capacity(config.routes.len());
+        for table in &config.routes {
+            let Some(upstream) = upstreams.get(&table.cluster) else {
+                continue;
+            };
+            let upstream = match &table.workers_of {
+                Some(served) => {
+                    Arc::new(self.with_workers(upstream, &served.function, &served.model)?)
+                }
+                None => Arc::clone(upstream),
+            };
+            let chain = table.pipeline.as_ref().and_then(|name| chains.get(name));
+            routes.push(Route {
+                table: table.clone(),
+                chain: chain.cloned(),
+                upstream,
+            });
+        }
+        // Longest prefix first; of equal ones those that name a host.
+        routes.sort_by_key(|route| {
+            std::cmp::Reverse((route.table.path_prefix.len(), route.table.host.is_some()))
+        });
+        Some(routes)
+    }
+
     /// A cluster as it serves one model: by its endpoints and whoever has dialled in for that model.
     /// `None` when there is no room for another pool of workers.
     fn with_workers(&self, base: &Upstream, function: &str, model: &str) -> Option<Upstream> {
         let function = weir_dialect::normal_routing_key(function);
         let pool = self.workers.pool(&function, model)?;
-        // Loads and cursors are of one model: what dials in for another is another cluster.
-        let name = format!("{}:{function}/{model}", base.name);
-        let membership = base.membership.and_workers(pool, name);
+        let serving = format!("{function}/{model}");
+        let membership = base.membership.and_workers(pool, &serving);
         Some(upstream(
             &base.name,
             &base.table,
@@ -541,33 +575,4 @@ fn upstream(
         idle_timeout: Duration::from_millis(table.idle_timeout_ms),
         table: table.clone(),
     }
-}
-
-fn routes(
-    config: &Config,
-    chains: &HashMap<String, Arc<Chain>>,
-    upstreams: &BTreeMap<String, Arc<Upstream>>,
-) -> Vec<Route> {
-    let mut routes: Vec<Route> = config
-        .routes
-        .iter()
-        .filter_map(|table| {
-            let chain = table
-                .pipeline
-                .as_ref()
-                .and_then(|name| chains.get(name))
-                .cloned();
-            let upstream = Arc::clone(upstreams.get(&table.cluster)?);
-            Some(Route {
-                table: table.clone(),
-                chain,
-                upstream,
-            })
-        })
-        .collect();
-    // Longest prefix first; of equal ones those that name a host.
-    routes.sort_by_key(|route| {
-        std::cmp::Reverse((route.table.path_prefix.len(), route.table.host.is_some()))
-    });
-    routes
 }

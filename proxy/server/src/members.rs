@@ -94,11 +94,17 @@ pub(crate) enum Place {
 /// Where a cluster's members come from.
 pub(crate) struct Membership {
     declared: Declared,
-    /// Whoever has dialled in.
-    pool: Option<Arc<Pool>>,
+    /// Whoever has dialled in, for what.
+    workers: Option<Workers>,
     /// Those of the last version that was asked about.
     current: ArcSwapOption<Current>,
     gathering: Mutex<()>,
+}
+
+struct Workers {
+    pool: Arc<Pool>,
+    /// `function/model`
+    serving: Arc<str>,
 }
 
 struct Current {
@@ -112,17 +118,19 @@ impl Membership {
         Self::with(declared, None)
     }
 
-    /// The same endpoints and those of `pool`, as a cluster of another name.
-    pub(crate) fn and_workers(&self, pool: Arc<Pool>, name: String) -> Self {
+    /// The same endpoints and the workers of `pool`, which serve `function/model`. Loads and
+    /// cursors are of one model: what dials in for another is another cluster.
+    pub(crate) fn and_workers(&self, pool: Arc<Pool>, serving: &str) -> Self {
         let mut declared = self.declared.clone();
-        declared.spec.name = name;
-        Self::with(declared, Some(pool))
+        declared.spec.name = format!("{}:{serving}", declared.spec.name);
+        let serving = Arc::from(serving);
+        Self::with(declared, Some(Workers { pool, serving }))
     }
 
-    fn with(declared: Declared, pool: Option<Arc<Pool>>) -> Self {
+    fn with(declared: Declared, workers: Option<Workers>) -> Self {
         Self {
             declared,
-            pool,
+            workers,
             current: ArcSwapOption::empty(),
             gathering: Mutex::new(()),
         }
@@ -161,15 +169,18 @@ impl Membership {
         })
     }
 
-    /// Whether nobody has ever served it: it is a name without a model behind it.
-    pub(crate) fn is_unheard_of(&self) -> bool {
-        let pool = self.pool.as_ref();
-        pool.is_some_and(|pool| self.declared.endpoints.is_empty() && !pool.is_known())
+    /// The `function/model` it is for if nobody has ever served it: a name without a model behind
+    /// it.
+    pub(crate) fn unheard_of(&self) -> Option<&str> {
+        let workers = self.workers.as_ref()?;
+        let unheard_of = self.declared.endpoints.is_empty() && !workers.pool.is_known();
+        unheard_of.then_some(&*workers.serving)
     }
 
     /// Each part only ever grows, so an equal sum means that none has changed.
     fn version(&self) -> u64 {
-        let pool = self.pool.as_ref().map_or(0, |pool| pool.version());
+        let workers = self.workers.as_ref();
+        let pool = workers.map_or(0, |workers| workers.pool.version());
         self.names()
             .fold(pool, |sum, name| sum.wrapping_add(name.version()))
     }
@@ -189,7 +200,7 @@ impl Membership {
             mut targets,
             mut known,
         } = gathered;
-        let seats = self.pool.as_ref().map(|pool| pool.seats());
+        let seats = self.workers.as_ref().map(|workers| workers.pool.seats());
         let mut seats = seats.unwrap_or_default();
         // A worker that calls itself as an endpoint is called is not taken for it.
         seats.retain(|seat| known.insert(seat.link.worker.to_string()));

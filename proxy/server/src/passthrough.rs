@@ -11,13 +11,15 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 use weir_dialect::Api;
 use weir_pipeline::facts::{ResponseFacts, Transport};
-use weir_pipeline::verdict::{Choice, End};
-use weir_routing::{Candidate, Reservation};
+use weir_pipeline::verdict::End;
+use weir_routing::Demand;
 
-use crate::members::Members;
+use crate::members::Way;
 use crate::request::exchange::Exchange;
+use crate::request::forward::note_failure;
 use crate::request::headers::{self, X_REQUEST_ID, X_ROUTING_METHOD};
 use crate::request::refuse::{self, Refusal};
+use crate::request::route::{Chosen, Selection};
 use crate::request::serve::Connection;
 use crate::request::{classify, settle, trace};
 use crate::runtime::Runtime;
@@ -28,13 +30,12 @@ use crate::telemetry::Active;
 pub(crate) struct Passage {
     exchange: Exchange,
     upstream: Arc<Upstream>,
-    /// Its backends when the exchange began.
-    members: Arc<Members>,
+    selection: Selection,
     /// Path for the upstream when the route strips its prefix.
     path: Option<String>,
-    excluded: Vec<u32>,
     tries_left: u32,
-    reservation: Option<Reservation>,
+    /// The backend in use.
+    chosen: Option<Chosen>,
     upgrade: bool,
     _active: Active,
 }
@@ -57,12 +58,11 @@ impl Passage {
         trace::join(&mut exchange);
         match Self::admit(&mut exchange, &snapshot, downstream).await {
             Ok(route) => Ok(Box::new(Self {
-                members: route.upstream.members(runtime),
+                selection: Selection::begin(&exchange, &route.upstream),
                 upstream: Arc::clone(&route.upstream),
                 path: stripped(route, downstream.req_header()),
-                excluded: Vec::new(),
                 tries_left: route.upstream.retries,
-                reservation: None,
+                chosen: None,
                 upgrade: downstream.req_header().headers.contains_key(UPGRADE),
                 exchange,
                 _active: active,
@@ -101,52 +101,34 @@ impl Passage {
 
     /// The next backend to try.
     pub(crate) async fn peer(&mut self) -> pingora::Result<Box<HttpPeer>> {
-        let (index, reservation) = self.choose().await.map_err(|refusal| {
+        let chosen = self.selection.next(&mut self.exchange, None).await;
+        let chosen = chosen.map_err(|refusal| {
             self.exchange.held = Some(refusal);
             Error::new_up(ErrorType::ConnectError)
         })?;
-        self.exchange.progress.backend = Some(reservation.backend().id().clone());
-        self.exchange.progress.tries += 1;
-        self.exchange.progress.sent_at = Some(tokio::time::Instant::now());
-        self.reservation = Some(reservation);
-        self.excluded.push(index);
-        let target = self.members.targets.get(index as usize);
+        let target = chosen.members.targets.get(chosen.index as usize);
         let target = target.ok_or_else(|| Error::new_in(ErrorType::InternalError))?;
+        let progress = &mut self.exchange.progress;
+        progress.backend = Some(chosen.reservation.backend().id().clone());
+        progress.tries += 1;
+        progress.sent_at = Some(tokio::time::Instant::now());
+        progress.observation = match &target.way {
+            Way::Tcp(..) => None,
+            Way::Tunnel(seat) => {
+                let Demand {
+                    input_tokens,
+                    priority,
+                } = Demand::default();
+                Some(seat.observer.begin(input_tokens, priority))
+            }
+        };
         let mut peer = target.peer.clone();
         // An upgraded connection may be silent for as long as its ends like.
         peer.options.read_timeout = (!self.upgrade).then_some(self.upstream.first_byte_timeout);
         peer.options.write_timeout = Some(self.upstream.write_timeout);
         peer.options.idle_timeout = Some(self.upstream.idle_timeout);
+        self.chosen = Some(chosen);
         Ok(Box::new(peer))
-    }
-
-    async fn choose(&mut self) -> Result<(u32, Reservation), Refusal> {
-        let name = &self.upstream.name;
-        let now_ms = self.exchange.runtime.now_ms();
-        let candidates = self.members.cluster.candidates(now_ms, &self.excluded);
-        let mut preferred = None;
-        if let Some(chain) = self.exchange.chain() {
-            let mut facts = self.exchange.take_facts()?;
-            facts.candidates = Some(candidates.clone());
-            facts.view.attempt = self.exchange.progress.tries;
-            let (mut facts, result) = chain.route(facts, 0).await;
-            facts.candidates = None;
-            self.exchange.facts = Some(facts);
-            preferred = match result.map_err(|stop| Refusal::stopped(stop, End::Denied))? {
-                Choice::Pick(position) => Some(position),
-                Choice::Ranked(ranking) => ranking.first().copied(),
-                Choice::Abstain | Choice::WaitMs(_) | Choice::Reject(_) => None,
-            };
-        }
-        let start = preferred.map_or_else(|| candidates.next_cursor(), u64::from);
-        let count = candidates.len() as u64;
-        if count == 0 {
-            return Err(Refusal::no_backend(name));
-        }
-        (0..count)
-            .filter_map(|step| candidates.at(u32::try_from((start + step) % count).unwrap_or(0)))
-            .find_map(Candidate::reserve)
-            .ok_or_else(|| Refusal::overloaded(name))
     }
 
     /// A backend could not be reached; whether another is to be tried.
@@ -155,7 +137,7 @@ impl Passage {
         if self.exchange.held.is_none() {
             self.exchange.held = Some(Refusal::upstream_failed(error));
         }
-        let more = self.tries_left > 0 && self.excluded.len() < self.members.targets.len();
+        let more = self.tries_left > 0 && self.selection.has_others();
         self.tries_left = self.tries_left.saturating_sub(1);
         if more {
             self.exchange.held = None;
@@ -165,11 +147,9 @@ impl Passage {
     }
 
     fn blame(&mut self) {
-        if let Some(reservation) = self.reservation.take() {
-            let now_ms = self.exchange.runtime.now_ms();
-            reservation
-                .backend()
-                .record_failure(now_ms, &self.upstream.ejection);
+        if let Some(chosen) = self.chosen.take() {
+            note_failure(&self.exchange, &self.upstream, &chosen.reservation);
+            self.selection.exclude(chosen.reservation.backend());
         }
     }
 
@@ -263,8 +243,10 @@ impl Passage {
             .progress
             .sent_at
             .map_or(0, |sent| (now - sent).as_micros());
-        if let Some(reservation) = &mut self.reservation {
-            reservation.first_byte(u64::try_from(since).unwrap_or(u64::MAX));
+        if let Some(chosen) = &mut self.chosen {
+            chosen
+                .reservation
+                .first_byte(u64::try_from(since).unwrap_or(u64::MAX));
         }
     }
 
@@ -298,8 +280,8 @@ impl Passage {
 
     /// The end, however it came.
     pub(crate) fn end(mut self: Box<Self>, downstream: &ServerSession, error: Option<&Error>) {
-        match (error, self.reservation.take()) {
-            (None, Some(reservation)) => reservation.backend().record_success(),
+        match (error, self.chosen.take()) {
+            (None, Some(chosen)) => chosen.reservation.backend().record_success(),
             (Some(error), _) if self.exchange.progress.end == End::Ok => {
                 let client = *error.esource() == ErrorSource::Downstream;
                 self.exchange.progress.end = if client {

@@ -105,7 +105,7 @@ pub(crate) async fn forward(
     let mut tries_left = upstream.retries;
     let mut last: Option<Refusal> = None;
     loop {
-        let mut chosen = match selection.next(exchange, downstream).await {
+        let mut chosen = match selection.next(exchange, Some(downstream)).await {
             Ok(chosen) => chosen,
             // Why the tried ones failed says more than that there are no more.
             Err(refusal) => return Err(last.unwrap_or(refusal)),

@@ -18,6 +18,9 @@ use crate::snapshot::Upstream;
 
 /// Longest time a routing filter may make an exchange wait in all.
 const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often one that waits for a slot looks for itself: whoever has the turn may be kept from looking
+/// by a caller that is slow to read.
+const LOOK_INTERVAL: Duration = Duration::from_millis(250);
 /// Keys made of all that was said change with every turn: no conversation comes back under one.
 const PAYLOAD_KEY: &str = "mt:v1:payload:";
 
@@ -63,6 +66,11 @@ impl Selection {
         self.tried.push(Arc::clone(backend));
     }
 
+    /// Whether there is anybody who has not failed the exchange.
+    pub(crate) fn has_others(&self) -> bool {
+        self.tried.len() < self.members.targets.len()
+    }
+
     /// This backend has answered well: the conversation is remembered to be there.
     pub(crate) fn remember(&self, exchange: &Exchange, chosen: &Chosen) {
         let Some(key) = self.conversation else { return };
@@ -72,14 +80,23 @@ impl Selection {
             .remember(key, &chosen.domain, runtime.now_ms());
     }
 
-    /// Asks the chain for a ranking and takes the first candidate that can be reserved.
+    /// Asks the chain for a ranking and takes the first candidate that can be reserved. Without a
+    /// `downstream` to listen to, as long as its body is not read, the caller's leaving is not
+    /// noticed.
     pub(crate) async fn next(
         &mut self,
         exchange: &mut Exchange,
-        downstream: &mut ServerSession,
+        mut downstream: Option<&mut ServerSession>,
     ) -> Result<Chosen, Refusal> {
         let begun = Instant::now();
+        let priority = exchange
+            .facts
+            .as_ref()
+            .and_then(|facts| facts.view.priority);
+        let priority = priority.unwrap_or(u32::MAX);
         let mut waiting: Option<Waiting> = None;
+        let mut may_take =
+            self.upstream.max_wait.is_zero() || !self.members.cluster.is_taken_before(priority);
         loop {
             let excluded = self.excluded();
             let now_ms = exchange.runtime.now_ms();
@@ -88,10 +105,10 @@ impl Selection {
                 return Err(self.nobody(exchange));
             }
             let choice = self.rank(exchange, &candidates).await?;
-            let (pause, limit) = match self.reserve(&candidates, &choice) {
+            let (pause, limit) = match self.reserve(&candidates, &choice, may_take) {
                 Ok(chosen) => return Ok(chosen),
                 Err(Busy::Until(pause)) => (pause, ROUTE_WAIT_MAX),
-                Err(Busy::Full) => (ROUTE_WAIT_MAX, self.upstream.max_wait),
+                Err(Busy::Full) => (LOOK_INTERVAL, self.upstream.max_wait),
             };
             let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() {
@@ -99,22 +116,29 @@ impl Selection {
             }
             let Some(waiting) = &mut waiting else {
                 // What happens between the first question and this one is not missed.
-                let priority = exchange
-                    .facts
-                    .as_ref()
-                    .and_then(|facts| facts.view.priority);
-                waiting = Some(self.members.cluster.wait(priority.unwrap_or(u32::MAX)));
+                let place = waiting.insert(self.members.cluster.wait(priority));
+                may_take = !place.is_behind();
                 continue;
             };
+            if may_take
+                && excluded.is_empty()
+                && !matches!(choice, Choice::Ranked(_) | Choice::WaitMs(_))
+            {
+                waiting.nothing_for_anybody();
+            }
             let woken = async {
                 tokio::select! {
-                    () = waiting.changed() => {}
+                    () = waiting.turn() => {}
                     () = sleep(pause.min(left)) => {}
                 }
             };
-            while_waiting(exchange, downstream, pin!(woken))
-                .await
-                .map_err(|CallerGone| Refusal::caller_gone())?;
+            match &mut downstream {
+                Some(downstream) => while_waiting(exchange, downstream, pin!(woken))
+                    .await
+                    .map_err(|CallerGone| Refusal::caller_gone())?,
+                None => woken.await,
+            }
+            may_take = true;
             // Workers may have come or gone.
             self.members = self.upstream.members(&exchange.runtime);
         }
@@ -136,7 +160,10 @@ impl Selection {
         exchange: &mut Exchange,
         candidates: &CandidateSet,
     ) -> Result<Choice, Refusal> {
-        let chain = exchange.chain().ok_or_else(Refusal::internal)?;
+        let Some(chain) = exchange.chain() else {
+            let turn = candidates.next_cursor() % (candidates.len() as u64).max(1);
+            return Ok(Choice::Pick(u32::try_from(turn).unwrap_or(0)));
+        };
         let mut facts = exchange.take_facts()?;
         facts.candidates = Some(candidates.clone());
         facts.affinity.clone_from(&exchange.affinity);
@@ -157,7 +184,12 @@ impl Selection {
     }
 
     /// The first of the choice with room; after a pick whoever else has room.
-    fn reserve(&self, candidates: &CandidateSet, choice: &Choice) -> Result<Chosen, Busy> {
+    fn reserve(
+        &self,
+        candidates: &CandidateSet,
+        choice: &Choice,
+        may_take: bool,
+    ) -> Result<Chosen, Busy> {
         let picked = match choice {
             Choice::Pick(position) => std::slice::from_ref(position),
             Choice::Ranked(ranking) => ranking.as_slice(),
@@ -166,6 +198,9 @@ impl Selection {
             }
             Choice::Abstain | Choice::Reject(_) => &[],
         };
+        if !may_take {
+            return Err(Busy::Full);
+        }
         let others = !matches!(choice, Choice::Ranked(_));
         let rest = (0..u32::try_from(candidates.len()).unwrap_or(u32::MAX)).filter(|_| others);
         let (domain, (index, reservation)) = picked
@@ -184,12 +219,12 @@ impl Selection {
     }
 
     fn nobody(&self, exchange: &Exchange) -> Refusal {
-        match &exchange.call {
-            Some(call) if self.upstream.membership.is_unheard_of() => {
-                Refusal::never_served(&call.peek.model)
-            }
-            _ => Refusal::no_backend(&self.upstream.name),
-        }
+        let Some(serving) = self.upstream.membership.unheard_of() else {
+            return Refusal::no_backend(&self.upstream.name);
+        };
+        // In the caller's words, if it has named it.
+        let named = exchange.call.as_ref().map(|call| &*call.peek.model);
+        Refusal::never_served(named.unwrap_or(serving))
     }
 }
 
