@@ -1,7 +1,7 @@
 //! Backends that fail before an answer has begun: the next one is asked, and the bad one left out.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use serde_json::Value;
@@ -431,4 +431,54 @@ async fn every_backend_is_busy() {
             send(gateway.address(), chat("")).await.status == 200
         })
         .await;
+}
+
+#[tokio::test]
+async fn who_waits_is_served_in_the_order_of_arrival() {
+    let gate = Arc::new(Semaphore::new(0));
+    let served = Arc::new(Mutex::new(Vec::new()));
+    let (opened, noted) = (Arc::clone(&gate), Arc::clone(&served));
+    let upstream = Upstream::scripted(move |mut connection: Connection| {
+        let (gate, served) = (Arc::clone(&opened), Arc::clone(&noted));
+        async move {
+            while let Ok(request) = connection.request().await {
+                let numbered = request
+                    .head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("x-number: "));
+                served.lock().unwrap().push(numbered.unwrap().to_owned());
+                let Ok(permit) = gate.acquire().await else {
+                    return;
+                };
+                permit.forget();
+                connection
+                    .send(answer("200 OK", "application/json", &completion("ok")))
+                    .await;
+            }
+        }
+    })
+    .await;
+    let lines = "max_concurrency = 1\nmax_wait_ms = 60000";
+    let gateway = gateway(&[upstream.address()], lines).await;
+    let address = gateway.address();
+    let mut callers = JoinSet::new();
+    let numbers: Vec<String> = (0..12).map(|number| number.to_string()).collect();
+    for (before, number) in numbers.iter().enumerate() {
+        let request = with_header(chat(""), "x-number", Some(number));
+        callers.spawn(async move { send(address, request).await.status });
+        #[allow(clippy::cast_precision_loss, reason = "a dozen")]
+        let active = (before + 1) as f64;
+        gateway
+            .wait_for("the request to be there", async |gateway| {
+                gateway.metric("weir_requests_active", &[]).await == active
+            })
+            .await;
+        // Counted when its head is read; in line once the filters have let it in.
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    assert_eq!(*served.lock().unwrap(), ["0"], "the others wait");
+    gate.add_permits(numbers.len());
+    let answers = callers.join_all().await;
+    assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
+    assert_eq!(*served.lock().unwrap(), numbers);
 }

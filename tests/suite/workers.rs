@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use weir_tests::agent::{Agent, TOKEN, free_udp, workers};
-use weir_tests::caller::{Answer, Caller, chat, next_bytes, send, with_header};
+use weir_tests::caller::{Answer, Caller, chat, get, next_bytes, post, send, with_header};
 use weir_tests::config_text::ConfigText;
 use weir_tests::gateway::Gateway;
 use weir_tests::process::Signal;
@@ -369,4 +369,37 @@ async fn a_thousand_streams_share_a_tunnel() {
     for answer in asking.join_all().await {
         assert_whole(&answer);
     }
+}
+
+#[tokio::test]
+async fn a_route_reaches_workers() {
+    let listen = free_udp();
+    let routes = "[[routes]]\npath_prefix = \"/echo\"\ncluster = \"sim\"\nworkers_of = \"demo/sim\"\n\
+        [[routes]]\npath_prefix = \"/echo/none\"\ncluster = \"sim\"\nworkers_of = \"demo/none\"";
+    let config = ConfigText::new(&[])
+        .cluster("workers = true")
+        .more(&workers(listen))
+        .more(routes);
+    let gateway = Gateway::start(&config.text()).await;
+    let simulated = Simulated::start().await;
+    let _agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    for length in [0, 300_000] {
+        let sent = post("/echo/a?b=c", "x".repeat(length));
+        let answer = send(gateway.address(), sent).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let echo = answer.json();
+        assert_eq!(
+            (&echo["path"], &echo["body_bytes"]),
+            (&"/echo/a?b=c".into(), &length.into())
+        );
+    }
+    let nobody = send(gateway.address(), get("/echo/none")).await;
+    assert_eq!(
+        (nobody.status, nobody.code().as_str()),
+        (404, "no_eligible_candidates"),
+        "{}",
+        nobody.text()
+    );
+    assert!(nobody.text().contains("demo/none"), "{}", nobody.text());
 }
