@@ -13,6 +13,7 @@ use crate::field::{Field, plain_name};
 use crate::filter::FilterTable;
 use crate::function::{FunctionTable, FunctionsApiTable, read_functions};
 use crate::functions_file;
+use crate::hints::HintsTable;
 use crate::key_set::KeySet;
 use crate::key_table::{KeyEntry, KeyTable};
 use crate::listener::Listener;
@@ -71,6 +72,8 @@ pub struct Config {
     pub functions_api: FunctionsApiTable,
     /// `[[routes]]`, in order.
     pub routes: Vec<RouteTable>,
+    /// `[hints]`.
+    pub hints: HintsTable,
     /// `[limits]`.
     pub limits: LimitsTable,
     /// `[streams]`.
@@ -185,6 +188,7 @@ impl Config {
             routes: root.or("routes", Vec::new(), |f| {
                 f.list(|f| f.table().map(RouteTable::read))
             }),
+            hints: root.below("hints", HintsTable::default(), HintsTable::read),
             limits: root.below("limits", LimitsTable::default(), LimitsTable::read),
             streams: root.below("streams", StreamsTable::default(), StreamsTable::read),
             reload: root.below("reload", ReloadTable::default(), ReloadTable::read),

@@ -80,6 +80,7 @@ pub fn diff(old: &Config, new: &Config) -> ConfigDiff {
     }
     diff.fields("functions_api", &old.functions_api, &new.functions_api);
     diff.fields("dns", &old.dns, &new.dns);
+    diff.fields("hints", &old.hints, &new.hints);
     diff.fields("limits", &old.limits, &new.limits);
     diff.fields("streams", &old.streams, &new.streams);
     diff.fields("reload", &old.reload, &new.reload);

@@ -35,6 +35,8 @@ pub struct KeyEntry {
     pub plan: String,
     /// Models it may call (`function/model`, or `function/*`); empty: all.
     pub models: Vec<String>,
+    /// What it may do beyond calling, for filters to read and for [`crate::HintsTable`].
+    pub scopes: Vec<String>,
     /// Whether its calls are served first: lower before higher, 0 is the highest.
     pub priority: Option<u32>,
 }
@@ -99,6 +101,7 @@ impl KeyEntry {
             tenant: table.or("tenant", id.clone(), Field::name),
             plan: table.or("plan", "default".into(), Field::name),
             models: table.or("models", Vec::new(), Field::names),
+            scopes: table.or("scopes", Vec::new(), Field::names),
             priority: table.optional("priority", priority),
             id,
             sha256,

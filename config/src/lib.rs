@@ -13,6 +13,7 @@ mod field;
 mod filter;
 mod function;
 mod functions_file;
+mod hints;
 mod key;
 mod key_set;
 mod key_table;
@@ -42,6 +43,7 @@ pub use filter::{
     BUILTINS, FilterLimits, FilterRole, FilterTable, Grants, ModuleRef, OnError, WasiGrant,
 };
 pub use function::{FunctionTable, FunctionsApiTable, ModelTable, PriorityTable, VersionTable};
+pub use hints::HintsTable;
 pub use key::{filter_error, locate};
 pub use key_set::KeySet;
 pub use key_table::{KeyEntry, KeyTable};

@@ -9,7 +9,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use weir_tests::caller::{Caller, chat, send, with_header};
-use weir_tests::config_text::ConfigText;
+use weir_tests::config_text::{ConfigText, KEY};
 use weir_tests::gateway::Gateway;
 use weir_tests::simulated::{Settings, Simulated};
 use weir_tests::upstream::{Connection, Upstream, answer, completion, refusing};
@@ -481,4 +481,82 @@ async fn who_waits_is_served_in_the_order_of_arrival() {
     let answers = callers.join_all().await;
     assert!(answers.iter().all(|status| *status == 200), "{answers:?}");
     assert_eq!(*served.lock().unwrap(), numbers);
+}
+
+#[tokio::test]
+async fn trusted_callers_say_how_long_they_wait() {
+    let simulated = Simulated::start().await;
+    let key = "[[key_tables.demo.keys]]\nid = \"router\"\nkey = \"router-key\"\ntenant = \"demo\"\nscopes = [\"routing\"]\n";
+    let config = ConfigText::new(&[simulated.address()])
+        .cluster("max_concurrency = 1")
+        .more(key);
+    let gateway = Gateway::start(&config.text()).await;
+    let address = gateway.address();
+    let occupy = || {
+        let slow = with_header(chat(""), "x-sim-ttft-ms", Some("60000"));
+        let mut occupying = JoinSet::new();
+        occupying.spawn(async move { send(address, slow).await });
+        occupying
+    };
+    let wait = |ms: &str, key: &str| {
+        let request = with_header(chat(""), "x-max-wait-ms", Some(ms));
+        with_header(request, "authorization", Some(&format!("Bearer {key}")))
+    };
+    let occupying = occupy();
+    simulated.wait_for("/active", 1).await;
+    // Of others it is not looked at, and a trusted one is refused once its time is over.
+    for (ms, key, expected) in [
+        ("60000", KEY, (503, "overloaded")),
+        ("soon", KEY, (503, "overloaded")),
+        ("50", "router-key", (503, "overloaded")),
+        ("0", "router-key", (503, "overloaded")),
+        ("soon", "router-key", (400, "invalid_header")),
+        ("-1", "router-key", (400, "invalid_header")),
+    ] {
+        let answer = send(address, wait(ms, key)).await;
+        assert_eq!(
+            (answer.status, answer.code().as_str()),
+            expected,
+            "{ms} {key}: {}",
+            answer.text()
+        );
+    }
+    let mut waiting = JoinSet::new();
+    waiting.spawn(async move { send(address, wait("99999999", "router-key")).await });
+    gateway
+        .wait_for("both requests", async |gateway| {
+            gateway.metric("weir_requests_active", &[]).await == 2.0
+        })
+        .await;
+    drop(occupying);
+    assert_eq!(waiting.join_all().await[0].status, 200);
+    let sent = simulated.last_request().await;
+    assert!(sent["headers"]["x-max-wait-ms"].is_null(), "{sent}");
+}
+
+#[tokio::test]
+async fn nobody_else_is_tried_once_the_time_is_over() {
+    let simulated = Simulated::start().await;
+    let key = "[[key_tables.demo.keys]]\nid = \"router\"\nkey = \"router-key\"\ntenant = \"demo\"\nscopes = [\"routing\"]\n";
+    let config = ConfigText::new(&[refusing(), refusing(), simulated.address()])
+        .cluster("retries = 3\n[clusters.sim.ejection]\nconsecutive_failures = 0")
+        .more(key);
+    let gateway = Gateway::start(&config.text()).await;
+    let ask = async |budget_ms| {
+        let request = with_header(chat(""), "x-stargate-max-wait-ms", budget_ms);
+        let request = with_header(request, "authorization", Some("Bearer router-key"));
+        send(gateway.address(), request).await.status
+    };
+    for _ in 0..3 {
+        assert_eq!(ask(None).await, 200);
+        assert_eq!(ask(Some("60000")).await, 200);
+    }
+    let mut failed = 0;
+    for _ in 0..6 {
+        failed += usize::from(ask(Some("0")).await == 502);
+    }
+    assert!(
+        failed > 0,
+        "two of three are not there, and no other is tried"
+    );
 }

@@ -25,6 +25,8 @@ pub struct RoutingMethod {
     config: Config,
     /// Set where requests may choose.
     expression: Option<Header>,
+    /// The same for the time in which they want a first token.
+    slo: Option<Header>,
     plans: Plans,
     weights: PerGeneration<Weights>,
     warned: Cell<bool>,
@@ -46,13 +48,14 @@ impl Filter for RoutingMethod {
     }
 
     fn new(config: Config) -> Result<Self, String> {
-        let expression = match config.expressions {
+        let header = |name| match config.expressions {
             Expressions::Never => None,
-            Expressions::Trusted => Some(Header::new("x-routing-method")),
+            Expressions::Trusted => Some(Header::new(name)),
         };
         Ok(Self {
+            expression: header("x-routing-method"),
+            slo: header("x-request-slo-ms"),
             config,
-            expression,
             plans: Plans::default(),
             weights: PerGeneration::new(),
             warned: Cell::new(false),
@@ -99,7 +102,10 @@ impl Route for RoutingMethod {
             Method::PowerOfTwo => {
                 power_of_two::pick(plan.settings.power_of_two, &weights, count, &tried).into()
             }
-            Method::GroqMultiregion => groq_multiregion::choose(&plan, &routing, &weights, &tried),
+            Method::GroqMultiregion => {
+                let slo_ms = self.slo_ms(&request, &plan.settings);
+                groq_multiregion::choose(&asked, slo_ms)
+            }
             Method::Pulsar => pulsar::choose(&asked),
             Method::PulsarMultiregion => pulsar_multiregion::choose(&asked),
         }
@@ -110,10 +116,7 @@ impl RoutingMethod {
     /// What the request says of its method, if it may.
     fn expression(&self, request: &RequestView) -> Option<String> {
         let value = self.expression?.value()?;
-        let trusted = request.traits.contains(Traits::INTERNAL_TRAFFIC)
-            || exchange::principal()
-                .is_some_and(|caller| caller.scopes.contains(&self.config.expression_scope));
-        if !trusted || value.is_empty() {
+        if value.is_empty() || !self.trusts(request) {
             return None;
         }
         if value.len() > expression::EXPRESSION_BYTES_MAX {
@@ -121,6 +124,27 @@ impl RoutingMethod {
             return Some(",".to_owned());
         }
         Some(String::from_utf8(value).unwrap_or_else(|_| ",".to_owned()))
+    }
+
+    /// The time in which the request wants a first token: its own, if it may say so, else the
+    /// setting. What is no number of milliseconds says nothing.
+    fn slo_ms(&self, request: &RequestView, settings: &Config) -> u32 {
+        let rules = &settings.groq_multiregion;
+        let own = || {
+            // Without a limit that grows nobody asks.
+            rules.max_queue_time_floor_ms?;
+            let value = String::from_utf8(self.slo?.value()?).ok()?;
+            let slo_ms = value.trim().parse().ok()?;
+            self.trusts(request).then_some(slo_ms)
+        };
+        own().unwrap_or(rules.slo_ms)
+    }
+
+    /// Whether the request may say how it is routed.
+    fn trusts(&self, request: &RequestView) -> bool {
+        request.traits.contains(Traits::INTERNAL_TRAFFIC)
+            || exchange::principal()
+                .is_some_and(|caller| caller.scopes.contains(&self.config.expression_scope))
     }
 
     fn plan(&self, request: &RequestView, expression: &str) -> Result<Rc<Plan>, Class> {

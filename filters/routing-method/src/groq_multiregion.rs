@@ -7,11 +7,18 @@ use weir_sdk::{Choice, Routing};
 use crate::admission;
 use crate::config::{Config, WaitAndWiden};
 use crate::plan::Plan;
-use crate::weights::Weights;
+use crate::pulsar::Asked;
 use crate::widening::{Look, Rules, look, pause_ms};
 
 /// Chooses among the group of the conversation, then among all; or waits.
-pub(crate) fn choose(plan: &Plan, routing: &Routing, weights: &Weights, tried: &[u32]) -> Choice {
+pub(crate) fn choose(asked: &Asked<'_>, slo_ms: u32) -> Choice {
+    let Asked {
+        plan,
+        routing,
+        weights,
+        tried,
+        ..
+    } = *asked;
     let settings = &plan.settings.groq_multiregion;
     let elapsed_ms = f64::from(candidates::elapsed_ms());
     let group = group(plan, routing, settings);
@@ -23,7 +30,7 @@ pub(crate) fn choose(plan: &Plan, routing: &Routing, weights: &Weights, tried: &
         sample_count: settings.sample_count,
         comparators: std::slice::from_ref(&settings.comparator),
         input_scale,
-        queue_ms_max: queue_ms_max(settings, elapsed_ms),
+        queue_ms_max: queue_ms_max(settings, slo_ms, elapsed_ms),
         tried,
         weights,
     };
@@ -110,10 +117,10 @@ pub(crate) fn lead_with_last(settings: &Config, order: &mut Vec<u32>, count: u32
 }
 
 /// Grows from floor to ceiling while the time for a first token passes.
-fn queue_ms_max(settings: &WaitAndWiden, elapsed_ms: f64) -> Option<f64> {
+fn queue_ms_max(settings: &WaitAndWiden, slo_ms: u32, elapsed_ms: f64) -> Option<f64> {
     let floor = settings.max_queue_time_floor_ms?;
     let ceiling = settings.max_queue_time_ceil_ms?;
-    let passed = match settings.slo_ms {
+    let passed = match slo_ms {
         0 => 1.0,
         slo_ms => (elapsed_ms / f64::from(slo_ms)).clamp(0.0, 1.0),
     };

@@ -134,6 +134,26 @@ fn groq_drops_long_queues_by_the_time_passed() {
 }
 
 #[test]
+fn the_time_for_a_first_token_is_what_trusted_callers_say() {
+    let filter = method(
+        r#"{"default":"groq_multiregion","expressions":"trusted","groq_multiregion":{"max_queue_time_floor_ms":10,"max_queue_time_ceil_ms":110,"slo_ms":100}}"#,
+    );
+    let mut exchange = fleet(2).header("x-request-slo-ms", "50");
+    exchange.set_figure(0, Figure::QueueUs, 100_000.0);
+    exchange.set_figure(1, Figure::QueueUs, 200_000.0);
+    exchange.advance_ms(50);
+    let waits =
+        |exchange: &mut Exchange| matches!(choose(&filter, exchange, ""), Choice::WaitMs(_));
+    assert!(waits(&mut exchange), "it is nobody's business");
+    let mut caller = Principal::new("router", "acme");
+    caller.scopes.push("routing".to_owned());
+    exchange.set_principal(caller);
+    assert_eq!(choose(&filter, &mut exchange, ""), Choice::Pick(0));
+    exchange.set_header("x-request-slo-ms", "soon");
+    assert!(waits(&mut exchange), "what is no number says nothing");
+}
+
+#[test]
 fn groq_keeps_a_conversation_in_its_group_for_a_time() {
     let filter = method(
         r#"{"default":"groq_multiregion","groq_multiregion":{"cache_affinity_backend_selection_count":1,"cache_affinity_wait_ms":40}}"#,

@@ -106,7 +106,7 @@ fn key_entry(written: &Written, interner: &Interner) -> Option<KeyEntry> {
         subject: Arc::from(written.id.as_str()),
         tenant: Arc::from(written.tenant.as_str()),
         plan: Arc::from(written.plan.as_str()),
-        scopes: Vec::new(),
+        scopes: written.scopes.clone(),
         models: written.models.clone(),
         priority: written.priority,
     };

@@ -17,7 +17,8 @@ use weir_routing::Demand;
 use crate::members::Way;
 use crate::request::exchange::Exchange;
 use crate::request::forward::note_failure;
-use crate::request::headers::{self, X_REQUEST_ID, X_ROUTING_METHOD};
+use crate::request::headers::{self, HINTS, X_REQUEST_ID};
+use crate::request::hints::Hints;
 use crate::request::refuse::{self, Refusal};
 use crate::request::route::{Chosen, Selection};
 use crate::request::serve::Connection;
@@ -95,6 +96,7 @@ impl Passage {
             let (facts, result) = chain.authorize(exchange.take_facts()?).await;
             exchange.facts = Some(facts);
             result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
+            exchange.hints = Hints::read(exchange)?;
         }
         Ok(route)
     }
@@ -168,8 +170,10 @@ impl Passage {
             request.remove_header(&name);
         }
         replace_edited(request, &facts.headers)?;
-        if !facts.edited_headers.contains(&X_ROUTING_METHOD) {
-            request.remove_header(&X_ROUTING_METHOD);
+        for name in HINTS {
+            if !facts.edited_headers.contains(&name) {
+                request.remove_header(&name);
+            }
         }
         if !self.upstream.pass_authorization {
             request.remove_header(&AUTHORIZATION);

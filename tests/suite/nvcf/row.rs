@@ -309,6 +309,12 @@ async fn walk_over(http2: bool, gateway: &Gateway, recorder: &Recorder, rows: Ve
     for row in rows {
         recorder.answer_with(row.upstream);
         recorder.take();
+        // What an exchange has used is settled after its answer.
+        gateway
+            .wait_for("the row before to be settled", async |gateway| {
+                gateway.metric("weir_requests_active", &[]).await == 0.0
+            })
+            .await;
         let answer = async {
             let mut caller = match http2 {
                 true => Caller::http2(gateway.address()).await?,

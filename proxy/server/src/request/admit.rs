@@ -4,6 +4,7 @@ use weir_pipeline::facts::Facts;
 use weir_pipeline::verdict::End;
 
 use crate::request::exchange::Exchange;
+use crate::request::hints::Hints;
 use crate::request::refuse::Refusal;
 
 /// Header phases, then who calls. With no chain at all nobody is asked.
@@ -21,6 +22,7 @@ pub(crate) async fn authorize(exchange: &mut Exchange) -> Result<(), Refusal> {
     exchange.facts = Some(facts);
     result.map_err(|stop| Refusal::stopped(stop, End::Denied))?;
     prioritize(exchange);
+    exchange.hints = Hints::read(exchange)?;
     Ok(())
 }
 

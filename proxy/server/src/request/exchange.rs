@@ -10,6 +10,7 @@ use weir_pipeline::facts::Facts;
 use weir_pipeline::ledger::{Ledger, Settlement};
 use weir_pipeline::verdict::{Affinity, End};
 
+use crate::request::hints::Hints;
 use crate::request::refuse::Refusal;
 use crate::request::trace::Hop;
 use crate::runtime::Runtime;
@@ -36,6 +37,8 @@ pub(crate) struct Exchange {
     pub(crate) facts: Option<Box<Facts>>,
     /// Written by `trace`: the span to be recorded.
     pub(crate) hop: Option<Box<Hop>>,
+    /// Written by `admit`, or `passthrough`: how long it would wait.
+    pub(crate) hints: Hints,
     /// Written by `admit`.
     pub(crate) affinity: Option<Arc<Affinity>>,
     /// Written by `passthrough`: the chain of the route, which may have none.
@@ -111,6 +114,7 @@ impl Exchange {
             call: None,
             facts: None,
             hop: None,
+            hints: Hints::default(),
             affinity: None,
             passing: None,
             held: None,
@@ -131,6 +135,12 @@ impl Exchange {
             (None, Some(chain)) => chain.clone(),
             (None, None) => self.snapshot.default_chain.clone(),
         }
+    }
+
+    /// Whether the time in which others may be tried is over.
+    pub(crate) fn is_out_of_time(&self) -> bool {
+        let budget = self.hints.retry_budget;
+        budget.is_some_and(|budget| self.started.elapsed() >= budget)
     }
 
     /// Whether the caller waits for server-sent events.

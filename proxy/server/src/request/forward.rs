@@ -129,7 +129,7 @@ pub(crate) async fn forward(
         if failure.refusal.end() != End::ClientGone {
             note_failure(exchange, &upstream, &chosen.reservation);
         }
-        if !failure.retry || tries_left == 0 {
+        if !failure.retry || tries_left == 0 || exchange.is_out_of_time() {
             return Err(failure.refusal);
         }
         tries_left -= 1;

@@ -28,6 +28,19 @@ const OLD_REGION: HeaderName = HeaderName::from_static("x-groq-region");
 pub(crate) const X_PRIORITY: HeaderName = HeaderName::from_static("x-priority");
 /// How a trusted caller wants to be routed: for filters that may read it, never for an upstream.
 pub(crate) const X_ROUTING_METHOD: HeaderName = HeaderName::from_static("x-routing-method");
+/// How long a trusted caller would wait for a backend, when its first token shall be there, and until
+/// when others are tried: as [`X_ROUTING_METHOD`].
+pub(crate) const X_MAX_WAIT_MS: HeaderName = HeaderName::from_static("x-max-wait-ms");
+const X_REQUEST_SLO_MS: HeaderName = HeaderName::from_static("x-request-slo-ms");
+pub(crate) const X_STARGATE_MAX_WAIT_MS: HeaderName =
+    HeaderName::from_static("x-stargate-max-wait-ms");
+/// What of the internal ones a trusted caller may say to this gateway, and to nobody behind it.
+pub(crate) const HINTS: [HeaderName; 4] = [
+    X_ROUTING_METHOD,
+    X_MAX_WAIT_MS,
+    X_REQUEST_SLO_MS,
+    X_STARGATE_MAX_WAIT_MS,
+];
 /// Longest request id taken from a caller.
 const REQUEST_ID_MAX: usize = 128;
 
@@ -84,7 +97,7 @@ fn names(connection: &HeaderValue, name: &str) -> bool {
 }
 
 /// The caller's headers as filters see them and as they go on: nothing of the connection, nothing
-/// internal but what a routing filter may want of callers it trusts, which goes no further. The
+/// internal but [`HINTS`], which go no further. The
 /// credential stays until [`upstream`], for the authorizer.
 pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
     let connection = connection_tokens(&head.headers);
@@ -93,7 +106,7 @@ pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
         let drop = is_hop_by_hop(name, connection)
             || name == EXPECT
             || name == HOST
-            || (is_internal(name.as_str()) && *name != X_ROUTING_METHOD);
+            || (is_internal(name.as_str()) && !HINTS.contains(name));
         if !drop {
             kept.append(name.clone(), value.clone());
         }

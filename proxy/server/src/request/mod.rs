@@ -5,7 +5,7 @@
 //! while it waits), [`upstream_request`], [`relay`] for one answer, [`stream`] for many events
 //! ([`opening`] until the first that counts, [`events`] for each, [`aggregate`] for callers that
 //! want one answer of them), [`settle`], [`refuse`], [`headers`],
-//! [`limit_headers`], [`trace`], [`hexadecimal`].
+//! [`hints`], [`limit_headers`], [`trace`], [`hexadecimal`].
 
 pub(crate) mod admit;
 pub(crate) mod aggregate;
@@ -16,6 +16,7 @@ pub(crate) mod exchange;
 pub(crate) mod forward;
 pub(crate) mod headers;
 pub(crate) mod hexadecimal;
+pub(crate) mod hints;
 pub(crate) mod limit_headers;
 pub(crate) mod opening;
 pub(crate) mod patience;

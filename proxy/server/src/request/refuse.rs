@@ -169,6 +169,17 @@ impl Refusal {
         )
     }
 
+    /// A header of which the gateway cannot make anything.
+    pub(crate) fn bad_header(name: &str, expected: &str) -> Self {
+        let message = format!("{name} is not {expected}; correct it, or leave it out");
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_header",
+            End::Denied,
+            message,
+        )
+    }
+
     /// A name for the conversation that cannot be one.
     pub(crate) fn bad_session(error: &BadSession) -> Self {
         Self::new(

@@ -149,6 +149,7 @@ fn declined(status: StatusCode, headers: &HeaderMap, upstream: &Upstream) -> boo
 pub(crate) fn may_retry(exchange: &Exchange, upstream: &Upstream) -> bool {
     let tries = u32::from(exchange.progress.tries);
     tries <= upstream.retries
+        && !exchange.is_out_of_time()
         && (tries as usize) < upstream.members(&exchange.runtime).targets.len()
 }
 

@@ -95,8 +95,8 @@ impl Selection {
             .and_then(|facts| facts.view.priority);
         let priority = priority.unwrap_or(u32::MAX);
         let mut waiting: Option<Waiting> = None;
-        let mut may_take =
-            self.upstream.max_wait.is_zero() || !self.members.cluster.is_taken_before(priority);
+        let max_wait = exchange.hints.max_wait.unwrap_or(self.upstream.max_wait);
+        let mut may_take = max_wait.is_zero() || !self.members.cluster.is_taken_before(priority);
         loop {
             let excluded = self.excluded();
             let now_ms = exchange.runtime.now_ms();
@@ -108,7 +108,7 @@ impl Selection {
             let (pause, limit) = match self.reserve(&candidates, &choice, may_take) {
                 Ok(chosen) => return Ok(chosen),
                 Err(Busy::Until(pause)) => (pause, ROUTE_WAIT_MAX),
-                Err(Busy::Full) => (LOOK_INTERVAL, self.upstream.max_wait),
+                Err(Busy::Full) => (LOOK_INTERVAL, max_wait),
             };
             let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() {
