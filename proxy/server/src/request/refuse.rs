@@ -86,6 +86,11 @@ impl Refusal {
         }))
     }
 
+    /// What the caller has to correct.
+    fn bad_request(code: &'static str, message: String) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, code, End::Denied, message)
+    }
+
     fn unread(mut self) -> Self {
         self.unread = true;
         self
@@ -161,33 +166,18 @@ impl Refusal {
     /// A header that only the gateway itself may set.
     pub(crate) fn reserved_header(name: &str) -> Self {
         let message = format!("{name} is a reserved header and cannot be set by the client");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "reserved_header",
-            End::Denied,
-            message,
-        )
+        Self::bad_request("reserved_header", message)
     }
 
     /// A header of which the gateway cannot make anything.
     pub(crate) fn bad_header(name: &str, expected: &str) -> Self {
         let message = format!("{name} is not {expected}; correct it, or leave it out");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_header",
-            End::Denied,
-            message,
-        )
+        Self::bad_request("invalid_header", message)
     }
 
     /// A name for the conversation that cannot be one.
     pub(crate) fn bad_session(error: &BadSession) -> Self {
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_session_id",
-            End::Denied,
-            error.to_string(),
-        )
+        Self::bad_request("invalid_session_id", error.to_string())
     }
 
     /// The model string is not `function/model`.
@@ -215,13 +205,7 @@ impl Refusal {
     /// The model does not answer on this path.
     pub(crate) fn endpoint_not_supported(model: &str, path: &str) -> Self {
         let message = format!("model \"{model}\" does not support {path}");
-        Self::new(
-            StatusCode::BAD_REQUEST,
-            "endpoint_not_supported",
-            End::Denied,
-            message,
-        )
-        .about(Some("model"))
+        Self::bad_request("endpoint_not_supported", message).about(Some("model"))
     }
 
     /// No such path.
