@@ -11,11 +11,12 @@ use parking_lot::Mutex;
 use pingora::protocols::ALPN;
 use pingora::upstreams::peer::{HttpPeer, PeerOptions};
 use weir_config::IpFamily;
-use weir_routing::{Cluster, ClusterSpec, Fleet, MemberSpec};
+use weir_routing::{Cluster, ClusterSpec, Demand, Fleet, MemberSpec};
 
 use crate::names::Name;
 use crate::upstream::{IdleByAddress, IdleLinks};
 use crate::workers::dial::TunnelDial;
+use crate::workers::observed::Observation;
 use crate::workers::pool::Pool;
 use crate::workers::seat::Seat;
 
@@ -38,6 +39,16 @@ pub(crate) struct Target {
     pub(crate) plain: bool,
     /// What goes into `host`.
     pub(crate) authority: HeaderValue,
+}
+
+impl Target {
+    /// Counts an exchange that is on its way to a worker, which is told of it.
+    pub(crate) fn observe(&self, demand: &Demand) -> Option<Observation> {
+        match &self.way {
+            Way::Tcp(..) => None,
+            Way::Tunnel(seat) => Some(seat.observer.begin(demand.input_tokens, demand.priority)),
+        }
+    }
 }
 
 /// How a backend is reached.
@@ -95,13 +106,14 @@ pub(crate) enum Place {
 pub(crate) struct Membership {
     declared: Declared,
     /// Whoever has dialled in, for what.
-    workers: Option<Workers>,
+    workers: Option<Pooled>,
     /// Those of the last version that was asked about.
     current: ArcSwapOption<Current>,
     gathering: Mutex<()>,
 }
 
-struct Workers {
+/// The workers among them.
+struct Pooled {
     pool: Arc<Pool>,
     /// `function/model`
     serving: Arc<str>,
@@ -124,10 +136,10 @@ impl Membership {
         let mut declared = self.declared.clone();
         declared.spec.name = format!("{}:{serving}", declared.spec.name);
         let serving = Arc::from(serving);
-        Self::with(declared, Some(Workers { pool, serving }))
+        Self::with(declared, Some(Pooled { pool, serving }))
     }
 
-    fn with(declared: Declared, workers: Option<Workers>) -> Self {
+    fn with(declared: Declared, workers: Option<Pooled>) -> Self {
         Self {
             declared,
             workers,

@@ -130,7 +130,8 @@ pub(crate) async fn refresh(runtime: Arc<Runtime>) {
             // Whoever waits for a backend hears of it now, not when somebody else asks.
             let models = snapshot.functions.values().flat_map(HashMap::values);
             let upstreams = models.map(|model| &model.upstream);
-            for upstream in upstreams.chain(snapshot.upstreams.values()) {
+            let routes = snapshot.routes.iter().map(|route| &route.upstream);
+            for upstream in upstreams.chain(routes).chain(snapshot.upstreams.values()) {
                 upstream.members(&runtime);
             }
         }

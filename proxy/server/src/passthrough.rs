@@ -14,7 +14,6 @@ use weir_pipeline::facts::{ResponseFacts, Transport};
 use weir_pipeline::verdict::End;
 use weir_routing::Demand;
 
-use crate::members::Way;
 use crate::request::exchange::Exchange;
 use crate::request::forward::note_failure;
 use crate::request::headers::{self, HINTS, X_REQUEST_ID};
@@ -22,7 +21,7 @@ use crate::request::hints::Hints;
 use crate::request::refuse::{self, Refusal};
 use crate::request::route::{Chosen, Selection};
 use crate::request::serve::Connection;
-use crate::request::{classify, settle, trace};
+use crate::request::{classify, relay, settle, trace};
 use crate::runtime::Runtime;
 use crate::snapshot::{Route, Snapshot, Upstream};
 use crate::telemetry::Active;
@@ -34,7 +33,6 @@ pub(crate) struct Passage {
     selection: Selection,
     /// Path for the upstream when the route strips its prefix.
     path: Option<String>,
-    tries_left: u32,
     /// The backend in use.
     chosen: Option<Chosen>,
     upgrade: bool,
@@ -62,7 +60,6 @@ impl Passage {
                 selection: Selection::begin(&exchange, &route.upstream),
                 upstream: Arc::clone(&route.upstream),
                 path: stripped(route, downstream.req_header()),
-                tries_left: route.upstream.retries,
                 chosen: None,
                 upgrade: downstream.req_header().headers.contains_key(UPGRADE),
                 exchange,
@@ -114,16 +111,7 @@ impl Passage {
         progress.backend = Some(chosen.reservation.backend().id().clone());
         progress.tries += 1;
         progress.sent_at = Some(tokio::time::Instant::now());
-        progress.observation = match &target.way {
-            Way::Tcp(..) => None,
-            Way::Tunnel(seat) => {
-                let Demand {
-                    input_tokens,
-                    priority,
-                } = Demand::default();
-                Some(seat.observer.begin(input_tokens, priority))
-            }
-        };
+        progress.observation = target.observe(&Demand::default());
         let mut peer = target.peer.clone();
         // An upgraded connection may be silent for as long as its ends like.
         peer.options.read_timeout = (!self.upgrade).then_some(self.upstream.first_byte_timeout);
@@ -139,8 +127,7 @@ impl Passage {
         if self.exchange.held.is_none() {
             self.exchange.held = Some(Refusal::upstream_failed(error));
         }
-        let more = self.tries_left > 0 && self.selection.has_others();
-        self.tries_left = self.tries_left.saturating_sub(1);
+        let more = relay::may_retry(&self.exchange, &self.upstream);
         if more {
             self.exchange.held = None;
             self.exchange.runtime.metrics.retried(&self.upstream.name);
@@ -204,7 +191,9 @@ impl Passage {
         }
         self.exchange.progress.upstream_status = Some(response.status.as_u16());
         self.exchange.progress.status = response.status.as_u16();
-        self.arrived();
+        if let Some(chosen) = &mut self.chosen {
+            relay::arrived(&mut self.exchange, &mut chosen.reservation);
+        }
         let internal: Vec<_> = response
             .headers
             .keys()
@@ -236,21 +225,6 @@ impl Passage {
         match edited {
             Some(edited) if edited.headers != before => apply(response, &before, &edited.headers),
             _ => Ok(()),
-        }
-    }
-
-    fn arrived(&mut self) {
-        let now = tokio::time::Instant::now();
-        self.exchange.progress.first_byte_at = Some(now);
-        let since = self
-            .exchange
-            .progress
-            .sent_at
-            .map_or(0, |sent| (now - sent).as_micros());
-        if let Some(chosen) = &mut self.chosen {
-            chosen
-                .reservation
-                .first_byte(u64::try_from(since).unwrap_or(u64::MAX));
         }
     }
 

@@ -11,7 +11,7 @@ use weir_config::Resend;
 use weir_pipeline::verdict::End;
 use weir_routing::{Demand, Reservation};
 
-use crate::members::{Target, Way};
+use crate::members::Target;
 use crate::request::exchange::Exchange;
 use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
@@ -172,16 +172,7 @@ async fn attempt(
     let facts = exchange.facts.as_ref();
     let demand = facts.map_or_else(Demand::default, |facts| facts.demand());
     reservation.await_input(&demand);
-    exchange.progress.observation = match &target.way {
-        Way::Tcp(..) => None,
-        Way::Tunnel(seat) => {
-            let Demand {
-                input_tokens,
-                priority,
-            } = demand;
-            Some(seat.observer.begin(input_tokens, priority))
-        }
-    };
+    exchange.progress.observation = target.observe(&demand);
     let runtime = exchange.runtime.clone();
     let asking = pin!(ask(
         &runtime.connector,

@@ -97,8 +97,8 @@ fn names(connection: &HeaderValue, name: &str) -> bool {
 }
 
 /// The caller's headers as filters see them and as they go on: nothing of the connection, nothing
-/// internal but [`HINTS`], which go no further. The
-/// credential stays until [`upstream`], for the authorizer.
+/// internal but [`HINTS`], which go no further. The credential stays until [`upstream`], for the
+/// authorizer.
 pub(crate) fn inbound(head: &RequestHeader) -> HeaderMap {
     let connection = connection_tokens(&head.headers);
     let mut kept = HeaderMap::with_capacity(head.headers.len() + 4);

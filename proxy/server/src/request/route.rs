@@ -66,11 +66,6 @@ impl Selection {
         self.tried.push(Arc::clone(backend));
     }
 
-    /// Whether there is anybody who has not failed the exchange.
-    pub(crate) fn has_others(&self) -> bool {
-        self.tried.len() < self.members.targets.len()
-    }
-
     /// This backend has answered well: the conversation is remembered to be there.
     pub(crate) fn remember(&self, exchange: &Exchange, chosen: &Chosen) {
         let Some(key) = self.conversation else { return };

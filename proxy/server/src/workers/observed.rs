@@ -53,7 +53,8 @@ impl Observer {
 }
 
 impl Observation {
-    /// The first output came so long after the request was sent.
+    /// The first output came so long after the request was sent. Of one without input to work through
+    /// that says nothing of the worker's rate.
     pub(crate) fn first_output(&mut self, since_us: u64) {
         if !self.waits {
             return;
@@ -61,6 +62,9 @@ impl Observation {
         let mut counts = self.observer.0.lock();
         self.waits = false;
         leave_queue(&mut counts, self.input_tokens, self.priority);
+        if self.input_tokens == 0 {
+            return;
+        }
         let samples = counts.samples.get_or_insert_with(Samples::default);
         samples.count += 1;
         samples.input_tokens += self.input_tokens;
@@ -132,6 +136,15 @@ mod tests {
         assert_eq!(observer.tell().unwrap().samples, None, "told once");
         drop(first);
         assert_eq!(observer.tell(), None);
+    }
+
+    #[test]
+    fn without_input_there_is_no_rate() {
+        let observer = Arc::new(Observer::default());
+        let mut passed = observer.begin(0, 0);
+        passed.first_output(2_000);
+        let told = observer.tell().unwrap();
+        assert_eq!((told.running, told.waiting, told.samples), (1, 0, None));
     }
 
     #[test]
