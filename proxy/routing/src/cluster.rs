@@ -190,6 +190,12 @@ impl Cluster {
         Waiting::new(Arc::clone(&self.signal), priority)
     }
 
+    /// How many wait.
+    #[must_use]
+    pub fn waiting(&self) -> u32 {
+        self.signal.waiting()
+    }
+
     /// Whether somebody who waits and comes before a newcomer of this priority is about to look
     /// for what has changed.
     #[must_use]

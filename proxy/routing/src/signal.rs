@@ -89,6 +89,11 @@ impl Signal {
         }
     }
 
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> u32 {
+        self.waiting.load(Ordering::Relaxed)
+    }
+
     /// Whether somebody has the turn who comes before a newcomer of this priority.
     pub(crate) fn is_taken_before(&self, priority: u32) -> bool {
         if self.waiting.load(Ordering::Relaxed) == 0 {
@@ -256,7 +261,7 @@ mod tests {
             "all have looked"
         );
         drop((urgent, other));
-        assert_eq!(signal.waiting.load(Ordering::Relaxed), 0);
+        assert_eq!(signal.waiting(), 0);
         assert!(signal.line.lock().places.is_empty());
         signal.raise();
     }

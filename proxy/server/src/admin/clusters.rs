@@ -6,7 +6,8 @@ use crate::names::Name;
 use crate::runtime::Runtime;
 use crate::snapshot::Snapshot;
 
-/// Every backend of every cluster: health, load, counters; and where the names of endpoints point.
+/// Every backend of every cluster: health, load, counters; how many requests wait for one, and where
+/// the names of endpoints point.
 pub(crate) fn all(runtime: &Runtime, snapshot: &Snapshot) -> Value {
     let now_ms = runtime.now_ms();
     let clusters = snapshot.upstreams.iter().map(|(name, upstream)| {
@@ -40,7 +41,11 @@ pub(crate) fn all(runtime: &Runtime, snapshot: &Snapshot) -> Value {
             .collect();
         (
             name.clone(),
-            json!({ "backends": backends, "names": names }),
+            json!({
+                "backends": backends,
+                "waiting": members.cluster.waiting(),
+                "names": names,
+            }),
         )
     });
     Value::Object(clusters.collect())
