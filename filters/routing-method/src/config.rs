@@ -133,6 +133,8 @@ pub struct WaitAndWiden {
     pub cache_affinity_wait_ms: u32,
     /// Share of the input that the group has to work through.
     pub cache_affinity_input_tokens_scale: f64,
+    /// How much later than the best of all the group may answer; 0 = no matter.
+    pub cache_affinity_ttft_penalty_ms: f64,
 }
 
 /// How `pulsar` ranks, and when it goes on to the next.
@@ -245,6 +247,7 @@ impl Default for WaitAndWiden {
             cache_affinity_virtual_nodes: 150,
             cache_affinity_wait_ms: 0,
             cache_affinity_input_tokens_scale: 1.0,
+            cache_affinity_ttft_penalty_ms: 0.0,
         }
     }
 }

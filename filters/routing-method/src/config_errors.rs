@@ -38,7 +38,7 @@ pub(crate) fn of(config: &Config) -> Vec<ConfigError> {
     errors
 }
 
-fn groq(config: &Config) -> [Check; 7] {
+fn groq(config: &Config) -> [Check; 8] {
     let table = &config.groq_multiregion;
     let (floor, ceiling) = (table.max_queue_time_floor_ms, table.max_queue_time_ceil_ms);
     [
@@ -76,6 +76,11 @@ fn groq(config: &Config) -> [Check; 7] {
             share(table.cache_affinity_input_tokens_scale),
             "/groq_multiregion/cache_affinity_input_tokens_scale",
             "must be between 0 and 1",
+        ),
+        (
+            amount(table.cache_affinity_ttft_penalty_ms),
+            "/groq_multiregion/cache_affinity_ttft_penalty_ms",
+            LEAST,
         ),
     ]
 }

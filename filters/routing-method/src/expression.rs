@@ -140,6 +140,7 @@ fn inert(method: Method, settings: &Config, parameters: &[(&str, Value)]) -> boo
                 "cache_affinity_wait_ms",
                 "cache_affinity_input_tokens_scale",
                 "cache_affinity_virtual_nodes",
+                "cache_affinity_ttft_penalty_ms",
             ];
             (groq.cache_affinity_backend_selection_count == 0 && given(&of_groups))
                 || (groq.max_queue_time_ceil_ms.is_none() && given(&["slo_ms"]))

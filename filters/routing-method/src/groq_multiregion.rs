@@ -6,9 +6,10 @@ use weir_sdk::{Choice, Routing};
 
 use crate::admission;
 use crate::config::{Config, WaitAndWiden};
+use crate::escape::Escape;
 use crate::plan::Plan;
 use crate::pulsar::Asked;
-use crate::widening::{Look, Rules, look, pause_ms};
+use crate::widening::{Look, Rules, look, pause_ms, ttft_us};
 
 /// Chooses among the group of the conversation, then among all; or waits.
 pub(crate) fn choose(asked: &Asked<'_>, slo_ms: u32) -> Choice {
@@ -42,15 +43,21 @@ pub(crate) fn choose(asked: &Asked<'_>, slo_ms: u32) -> Choice {
             1.0
         };
         let found = look(&rules(elapsed_ms, scale), Some(&group.positions), 0);
-        let next_ms = match found {
-            Look::Pick(position) => return Choice::Pick(position),
-            Look::Wait(next_ms) => next_ms,
-        };
-        if group.known {
-            alone_ms = f64::from(settings.cache_affinity_wait_ms);
-        }
-        if elapsed_ms < alone_ms {
-            return Choice::WaitMs(pause_ms([next_ms, Some(alone_ms - elapsed_ms)]));
+        match found {
+            Look::Pick(position) => {
+                let escape = Escape::new(settings.cache_affinity_ttft_penalty_ms);
+                if escape.admits(|| ttft_us(position, scale)) {
+                    return Choice::Pick(position);
+                }
+            }
+            Look::Wait(next_ms) => {
+                if group.known {
+                    alone_ms = f64::from(settings.cache_affinity_wait_ms);
+                }
+                if elapsed_ms < alone_ms {
+                    return Choice::WaitMs(pause_ms([next_ms, Some(alone_ms - elapsed_ms)]));
+                }
+            }
         }
     }
     match look(&rules(elapsed_ms - alone_ms, 1.0), None, routing.candidates) {

@@ -17,6 +17,7 @@ mod random;
 mod round_robin;
 
 mod buckets;
+mod escape;
 mod sticky;
 mod weights;
 mod widening;

@@ -193,6 +193,25 @@ fn groq_keeps_a_conversation_in_its_group_for_a_time() {
 }
 
 #[test]
+fn groq_leaves_a_group_that_would_answer_late() {
+    let filter = method(
+        r#"{"default":"groq_multiregion","groq_multiregion":{"cache_affinity_backend_selection_count":1,"cache_affinity_input_tokens_scale":0.5,"cache_affinity_ttft_penalty_ms":50}}"#,
+    );
+    let mut exchange = fleet(8);
+    let Choice::Pick(home) = choose(&filter, &mut exchange, "conversation") else {
+        panic!("nobody was picked");
+    };
+    ttfts(&mut exchange, &[100.0; 8]);
+    exchange.set_figure(home, Figure::PrefillUs, 40_000.0);
+    for (home_ms, stays) in [(50.0, true), (170.0, true), (171.0, false)] {
+        exchange.set_figure(home, Figure::TtftUs, home_ms * 1e3);
+        let choice = choose(&filter, &mut exchange, "conversation");
+        assert_eq!(choice == Choice::Pick(home), stays, "{home_ms}: {choice:?}");
+        assert!(matches!(choice, Choice::Pick(_)), "{choice:?}");
+    }
+}
+
+#[test]
 fn pulsar_leaves_a_busy_first_and_a_late_one() {
     let filter = method(r#"{"default":"pulsar","pulsar":{"ttft_penalty_ms":50}}"#);
     let mut exchange = fleet(6);

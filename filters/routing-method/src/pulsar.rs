@@ -11,6 +11,7 @@ use weir_sdk::{Choice, RequestView, Routing};
 
 use crate::admission;
 use crate::config::{Compared, Config, PowerOfTwo, Pulsar};
+use crate::escape::Escape;
 use crate::plan::Plan;
 use crate::power_of_two;
 use crate::weights::Weights;
@@ -90,7 +91,7 @@ fn leading(asked: &Asked<'_>, prefix: &[u8], last: Option<u32>) -> Option<u32> {
 struct Limits {
     /// Looked at for the first that has no free slot.
     bounds: OnceCell<Bounds>,
-    latest_us: f64,
+    escape: Escape,
 }
 
 /// How much of all that is in progress each may hold.
@@ -102,22 +103,17 @@ struct Bounds {
 
 impl Limits {
     fn of(asked: &Asked<'_>) -> Self {
-        let penalty_us = asked.plan.settings.pulsar.ttft_penalty_ms * 1e3;
-        let ttft_us = |position| candidates::figure(position, Figure::TtftUs);
-        let least_us = (penalty_us > 0.0)
-            .then(|| candidates::least(Figure::TtftUs, &[]).and_then(ttft_us))
-            .flatten();
         Self {
             bounds: OnceCell::new(),
-            latest_us: least_us.map_or(f64::INFINITY, |least_us| least_us + penalty_us),
+            escape: Escape::new(asked.plan.settings.pulsar.ttft_penalty_ms),
         }
     }
 
     fn admit(&self, asked: &Asked<'_>, position: u32) -> bool {
         let settings = &asked.plan.settings.pulsar;
-        let in_time = self.latest_us.is_infinite()
-            || candidates::figure(position, Figure::TtftUs).is_some_and(|us| us <= self.latest_us);
-        in_time && (has_slot(settings, position) || self.within_share(asked, position))
+        let ttft_us = || candidates::figure(position, Figure::TtftUs);
+        self.escape.admits(ttft_us)
+            && (has_slot(settings, position) || self.within_share(asked, position))
     }
 
     fn within_share(&self, asked: &Asked<'_>, position: u32) -> bool {

@@ -81,7 +81,8 @@ fn least(rules: &Rules<'_>, sample: &[u32]) -> Option<u32> {
     power_of_two::best(*next, rules.weights, &equal)
 }
 
-fn ttft_us(position: u32, input_scale: f64) -> Option<f64> {
+/// The predicted time to the first byte with that share of the input to be worked through.
+pub(crate) fn ttft_us(position: u32, input_scale: f64) -> Option<f64> {
     let whole = candidates::figure(position, Figure::TtftUs)?;
     if input_scale >= 1.0 {
         return Some(whole);

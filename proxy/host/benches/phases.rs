@@ -343,12 +343,13 @@ const BODY: &str =
     r#"{"model":"demo/sim","messages":[{"role":"user","content":"hi"}],"stream":false,"n":1}"#;
 const EVENT: &str = r#"{"id":"chatcmpl-1","object":"chat.completion.chunk","created":1,"model":"sim","choices":[{"index":0,"delta":{"content":" word"},"finish_reason":null}]}"#;
 /// One filter of the config for each method.
-const ROUTES: [&str; 7] = [
+const ROUTES: [&str; 8] = [
     "round_robin",
     "random",
     "power_of_two",
     "groq_multiregion",
     "pulsar",
+    "pulsar_escape",
     "pulsar_crowded",
     "pulsar_multiregion",
 ];
@@ -392,11 +393,15 @@ config = { default = "groq_multiregion" }
 limits = { request_ms = 1000, event_ms = 1000 }
 module = "builtin:routing-method"
 config = { default = "pulsar" }
-# The bound is looked at each time.
+[filters.pulsar_escape]
+limits = { request_ms = 1000, event_ms = 1000 }
+module = "builtin:routing-method"
+config = { default = "pulsar", pulsar = { ttft_penalty_ms = 5000 } }
+# All are looked at each time: nobody answers within the penalty, which all keep of the best.
 [filters.pulsar_crowded]
 limits = { request_ms = 1000, event_ms = 1000 }
 module = "builtin:routing-method"
-config = { default = "pulsar", pulsar = { ttft_penalty_ms = 60000 } }
+config = { default = "pulsar", pulsar = { ttft_penalty_ms = 2.5 } }
 [filters.pulsar_multiregion]
 limits = { request_ms = 1000, event_ms = 1000 }
 module = "builtin:routing-method"

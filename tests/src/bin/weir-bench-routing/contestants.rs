@@ -47,8 +47,10 @@ pub(crate) const CONTESTANTS: [Contestant; 7] = [
                  ttft_bucket_size_ms = {ms:20}\n\
                  cache_affinity_backend_selection_count = 2\n\
                  cache_affinity_wait_ms = {ms:1000}\n\
-                 cache_affinity_input_tokens_scale = 0.5",
+                 cache_affinity_input_tokens_scale = 0.75\n\
+                 cache_affinity_ttft_penalty_ms = {ms:500}",
         nvcf: Some("groq_multiregion NVCF"),
+        judged: true,
         ..PLAIN
     },
     Contestant {
