@@ -8,7 +8,9 @@ use std::time::Duration;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use weir_tests::agent::{Agent, TOKEN, free_udp, workers};
-use weir_tests::caller::{Answer, Caller, chat, get, next_bytes, post, send, with_header};
+use weir_tests::caller::{
+    Answer, Caller, chat, chat_body, get, next_bytes, post, send, with_header,
+};
 use weir_tests::config_text::ConfigText;
 use weir_tests::gateway::Gateway;
 use weir_tests::process::Signal;
@@ -344,6 +346,47 @@ async fn agents_dial_the_peers_they_are_told_of() {
         .edit(|config| config.replace("[workers]\n", &format!("[workers]\npeers = [\"{two}\"]\n")));
     serving(&second, 1).await;
     assert_eq!(send(second.address(), chat("")).await.status, 200);
+}
+
+#[tokio::test]
+async fn what_one_gateway_sends_the_others_hear_of_at_once() {
+    let (one, two) = (free_udp(), free_udp());
+    // No heartbeat comes in the time of a test but the first.
+    let slow = |listen| {
+        let config = ConfigText::new(&[]).cluster("workers = true");
+        let config = config.more(&workers(listen)).text();
+        config.replace("heartbeat_ms = 100", "heartbeat_ms = 60000")
+    };
+    let first = Gateway::start(&slow(one)).await;
+    let second = Gateway::start(&slow(two)).await;
+    let simulated = Simulated::start().await;
+    let _agent = Agent::start("w1", simulated.address(), &[one, two]);
+    serving(&first, 1).await;
+    serving(&second, 1).await;
+    let queued = async |gateway: &Gateway| {
+        let load = &listed(gateway).await[0]["load"]["sim"];
+        load["queued_input_tokens"].as_u64().unwrap()
+    };
+    assert_eq!(queued(&second).await, 0);
+    let address = first.address();
+    // At 100,000 tokens a second more than 25 ms of work.
+    let long = chat_body("demo/sim", "").replace("hi", &"word ".repeat(20_000));
+    let request = with_header(
+        post("/v1/chat/completions", long),
+        "x-sim-ttft-ms",
+        Some("60000"),
+    );
+    let mut asking = JoinSet::new();
+    asking.spawn(async move { send(address, request).await });
+    second
+        .wait_for("the queue of the first", async |gateway| {
+            queued(gateway).await > 2_500
+        })
+        .await;
+    drop(asking);
+    second
+        .wait_for("its end", async |gateway| queued(gateway).await == 0)
+        .await;
 }
 
 #[tokio::test]

@@ -124,6 +124,18 @@ impl Load {
         self.requests.expire(now);
     }
 
+    /// How long the prompts that wait take each model, milliseconds, where its rate is known.
+    pub(crate) fn queues_ms(&self) -> BTreeMap<String, f64> {
+        let models = self.models.iter();
+        let queue_ms = models.filter_map(|(model, load)| {
+            let rate = load.input_rate().or(self.start.map(|(rate, _)| rate));
+            let rate = rate.filter(|rate| *rate > 0.0)?;
+            let tokens = Sum::of(&load.gateways).waiting_input_tokens;
+            Some((model.clone(), float(tokens) / rate * 1000.0))
+        });
+        queue_ms.collect()
+    }
+
     /// The figures of `model`.
     pub(crate) fn stats(&self, model: &str, now: Duration, unix_ms: u64) -> ModelStats {
         let mut stats = ModelStats {
@@ -168,7 +180,7 @@ impl Load {
         now: Duration,
         sources: &mut BTreeSet<&'static str>,
     ) {
-        let measured = load.stream_input.mean().or(load.observed_input.mean());
+        let measured = load.input_rate();
         stats.last_mean_input_tps = measured.or(self.start.map(|(rate, _)| rate));
         if let (None, Some((_, source))) = (measured, self.start) {
             sources.insert(source);
@@ -192,6 +204,13 @@ impl Load {
             stats.output_tps,
         ];
         stats.max_output_tps = greatest(outputs.into_iter());
+    }
+}
+
+impl ModelLoad {
+    /// The measured one.
+    fn input_rate(&self) -> Option<f64> {
+        self.stream_input.mean().or(self.observed_input.mean())
     }
 }
 

@@ -49,6 +49,7 @@ fn gateways_are_added_up_and_forgotten() {
     );
     assert_eq!(stats.stats_sources, ["configured", "gateway"]);
     assert_eq!(stats.stats_capabilities, ["input_tps", "queue"]);
+    assert_eq!(load.queues_ms(), BTreeMap::from([("m".to_owned(), 2000.0)]));
 
     load.observe("a", seen(0, 0, &[]), at(2));
     load.forget("b");

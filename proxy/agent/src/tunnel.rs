@@ -1,5 +1,6 @@
 //! One gateway: dialled, served, dialled again, for as long as somebody wants it.
 
+use std::collections::BTreeMap;
 use std::error::Error as _;
 use std::io::ErrorKind;
 use std::sync::Arc;
@@ -10,7 +11,9 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use weir_tunnel::agent::{AgentLink, Arrivals, Connected, Notice, Notices, connect};
-use weir_tunnel::{CloseCode, Draining, Error, Hello, Loss, RefusalCode, Trust, Welcome};
+use weir_tunnel::{
+    CloseCode, Draining, Error, Hello, Loss, NEWS_INTERVAL, RefusalCode, Trust, Welcome, is_news,
+};
 
 use crate::backoff::Backoff;
 use crate::carry::carry;
@@ -174,6 +177,10 @@ async fn meet(
         link: connected.link.clone(),
         beat: beat(worker, heartbeat_ms),
         news: worker.news(),
+        observations: worker.observations(),
+        said: BTreeMap::new(),
+        said_at: Instant::now(),
+        due: None,
         streams: JoinSet::new(),
         drain: None,
     };
@@ -217,6 +224,12 @@ struct Session {
     link: AgentLink,
     beat: Interval,
     news: watch::Receiver<u64>,
+    observations: watch::Receiver<u64>,
+    /// The queues of the last heartbeat, milliseconds by model, and when that was.
+    said: BTreeMap<String, f64>,
+    said_at: Instant,
+    /// When a heartbeat is sent before its time.
+    due: Option<Instant>,
     streams: JoinSet<()>,
     /// Once draining: when streams that gateways opened before they heard of it have arrived.
     drain: Option<Instant>,
@@ -247,8 +260,13 @@ impl Session {
                         Ok(())
                     }
                 },
-                _ = self.beat.tick() => self.link.send_heartbeat(self.worker.heartbeat()).await,
+                _ = self.beat.tick() => self.beat().await,
                 Ok(()) = self.news.changed() => self.tell().await,
+                Ok(()) = self.observations.changed() => {
+                    self.look();
+                    Ok(())
+                }
+                () = until(self.due) => self.beat().await,
                 () = shutdown.ending() => {
                     self.link.close(CloseCode::Done, "the agent was told to end at once").await;
                     return None;
@@ -298,7 +316,24 @@ impl Session {
             };
             self.link.send_draining(draining).await?;
         }
+        self.beat().await
+    }
+
+    async fn beat(&mut self) -> Result<(), Error> {
+        self.said = self.worker.queues_ms();
+        self.said_at = Instant::now();
+        self.due = None;
         self.link.send_heartbeat(self.worker.heartbeat()).await
+    }
+
+    /// A gateway has told of its requests: the others hear of it now if that changes much.
+    fn look(&mut self) {
+        let said = |model| self.said.get(model).copied().unwrap_or_default();
+        let queues_ms = self.worker.queues_ms();
+        let mut queues_ms = queues_ms.iter();
+        if queues_ms.any(|(model, now_ms)| is_news(said(model), *now_ms)) {
+            self.due = Some(self.said_at + NEWS_INTERVAL);
+        }
     }
 
     /// When a drain is over.

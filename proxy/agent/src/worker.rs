@@ -37,6 +37,8 @@ pub(crate) struct Worker {
     models: watch::Sender<BTreeSet<String>>,
     /// Moves when gateways should hear of something at once.
     news: watch::Sender<u64>,
+    /// Moves when a gateway has told of its requests.
+    observations: watch::Sender<u64>,
     epoch: AtomicU64,
 }
 
@@ -72,6 +74,7 @@ impl Worker {
             health: watch::Sender::new(Answers::Unknown),
             models: watch::Sender::new(models),
             news: watch::Sender::new(0),
+            observations: watch::Sender::new(0),
             epoch: AtomicU64::new(0),
             settings,
         }
@@ -79,6 +82,10 @@ impl Worker {
 
     pub(crate) fn news(&self) -> watch::Receiver<u64> {
         self.news.subscribe()
+    }
+
+    pub(crate) fn observations(&self) -> watch::Receiver<u64> {
+        self.observations.subscribe()
     }
 
     pub(crate) fn health(&self) -> watch::Receiver<Answers> {
@@ -138,10 +145,17 @@ impl Worker {
     pub(crate) fn observe(&self, gateway: &str, observed: Observed) {
         let now = self.began.elapsed();
         self.state.lock().load.observe(gateway, observed, now);
+        self.observations.send_modify(|count| *count += 1);
+    }
+
+    /// How long each model's queue takes, milliseconds.
+    pub(crate) fn queues_ms(&self) -> BTreeMap<String, f64> {
+        self.state.lock().load.queues_ms()
     }
 
     pub(crate) fn forget(&self, gateway: &str) {
         self.state.lock().load.forget(gateway);
+        self.observations.send_modify(|count| *count += 1);
     }
 
     pub(crate) fn measure(&self, figures: &BTreeMap<String, EngineFigures>) {

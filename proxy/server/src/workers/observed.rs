@@ -1,15 +1,30 @@
 //! What this gateway has in flight to one model of one worker, and what it measures of it: told to
 //! the worker, which adds up what all gateways tell it and reports the sum.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use weir_tunnel::{ObservedModel, Samples};
+use tokio::sync::Notify;
+use weir_tunnel::{ObservedModel, Samples, is_news};
 
 /// Counts of one model of one worker.
 #[derive(Default)]
-pub(crate) struct Observer(Mutex<ObservedModel>);
+pub(crate) struct Observer {
+    counts: Mutex<Counts>,
+    /// Raised when the worker should hear of them before their time.
+    news: Arc<Notify>,
+}
+
+#[derive(Default)]
+struct Counts {
+    now: ObservedModel,
+    /// Prompt tokens that waited when the worker was told last.
+    told_tokens: u64,
+    /// Whether `news` was raised since.
+    raised: bool,
+    /// Input tokens per second, as the worker says; 0 = unknown.
+    rate: f64,
+}
 
 /// One exchange as it is counted; not counted any more when dropped.
 pub(crate) struct Observation {
@@ -20,21 +35,33 @@ pub(crate) struct Observation {
 }
 
 impl Observer {
+    /// Nothing is in flight yet.
+    pub(crate) fn new(news: Arc<Notify>) -> Self {
+        Self {
+            news,
+            ..Self::default()
+        }
+    }
+
+    /// The worker says how many input tokens it works through in a second; 0 = unknown.
+    pub(crate) fn learn_rate(&self, tokens_per_second: f32) {
+        self.counts.lock().rate = tokens_per_second.into();
+    }
+
     /// An exchange is on its way to the worker.
     pub(crate) fn begin(self: &Arc<Self>, input_tokens: u64, priority: u32) -> Observation {
-        let mut counts = self.0.lock();
-        counts.running += 1;
-        counts.waiting += 1;
-        counts.running_input_tokens += input_tokens;
-        counts.waiting_input_tokens += input_tokens;
+        let mut counts = self.counts.lock();
+        let now = &mut counts.now;
+        now.running += 1;
+        now.waiting += 1;
+        now.running_input_tokens += input_tokens;
+        now.waiting_input_tokens += input_tokens;
         // Whoever makes up priorities shares the last place.
-        let known = counts.waiting_tokens_by_priority.contains_key(&priority);
-        let full = counts.waiting_tokens_by_priority.len() >= PRIORITIES_MAX;
+        let known = now.waiting_tokens_by_priority.contains_key(&priority);
+        let full = now.waiting_tokens_by_priority.len() >= PRIORITIES_MAX;
         let priority = if full && !known { u32::MAX } else { priority };
-        *counts
-            .waiting_tokens_by_priority
-            .entry(priority)
-            .or_default() += input_tokens;
+        *now.waiting_tokens_by_priority.entry(priority).or_default() += input_tokens;
+        self.raise(&mut counts);
         Observation {
             observer: Arc::clone(self),
             input_tokens,
@@ -45,10 +72,39 @@ impl Observer {
 
     /// The counts of now, and the samples since the last time; none when there is nothing to tell.
     pub(crate) fn tell(&self) -> Option<ObservedModel> {
-        let mut counts = self.0.lock();
-        let told = counts.clone();
-        counts.samples = None;
+        let mut counts = self.counts.lock();
+        counts.told_tokens = counts.now.waiting_input_tokens;
+        counts.raised = false;
+        let told = counts.now.clone();
+        counts.now.samples = None;
         (told.running > 0 || told.samples.is_some()).then_some(told)
+    }
+
+    /// Lets the worker hear of a queue that has changed much.
+    #[allow(clippy::cast_precision_loss, reason = "an estimate")]
+    fn raise(&self, counts: &mut Counts) {
+        if counts.raised || counts.rate <= 0.0 {
+            return;
+        }
+        let ms = |tokens: u64| tokens as f64 / counts.rate * 1e3;
+        if is_news(ms(counts.told_tokens), ms(counts.now.waiting_input_tokens)) {
+            counts.raised = true;
+            self.news.notify_one();
+        }
+    }
+
+    /// An exchange does not wait any more.
+    fn leave_queue(&self, counts: &mut Counts, input_tokens: u64, priority: u32) {
+        let now = &mut counts.now;
+        now.waiting = now.waiting.saturating_sub(1);
+        now.waiting_input_tokens = now.waiting_input_tokens.saturating_sub(input_tokens);
+        if let Some(tokens) = now.waiting_tokens_by_priority.get_mut(&priority) {
+            *tokens = tokens.saturating_sub(input_tokens);
+            if *tokens == 0 {
+                now.waiting_tokens_by_priority.remove(&priority);
+            }
+        }
+        self.raise(counts);
     }
 }
 
@@ -59,13 +115,14 @@ impl Observation {
         if !self.waits {
             return;
         }
-        let mut counts = self.observer.0.lock();
+        let mut counts = self.observer.counts.lock();
         self.waits = false;
-        leave_queue(&mut counts, self.input_tokens, self.priority);
+        self.observer
+            .leave_queue(&mut counts, self.input_tokens, self.priority);
         if self.input_tokens == 0 {
             return;
         }
-        let samples = counts.samples.get_or_insert_with(Samples::default);
+        let samples = counts.now.samples.get_or_insert_with(Samples::default);
         samples.count += 1;
         samples.input_tokens += self.input_tokens;
         samples.prefill_us += since_us;
@@ -73,8 +130,8 @@ impl Observation {
 
     /// The answer is whole.
     pub(crate) fn whole(&mut self, output_tokens: u64, generating_us: u64) {
-        let mut counts = self.observer.0.lock();
-        let samples = counts.samples.get_or_insert_with(Samples::default);
+        let mut counts = self.observer.counts.lock();
+        let samples = counts.now.samples.get_or_insert_with(Samples::default);
         samples.output_tokens += output_tokens;
         samples.decode_us += generating_us;
     }
@@ -82,25 +139,13 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        let mut counts = self.observer.0.lock();
-        counts.running = counts.running.saturating_sub(1);
-        counts.running_input_tokens = counts
-            .running_input_tokens
-            .saturating_sub(self.input_tokens);
+        let mut counts = self.observer.counts.lock();
+        let now = &mut counts.now;
+        now.running = now.running.saturating_sub(1);
+        now.running_input_tokens = now.running_input_tokens.saturating_sub(self.input_tokens);
         if self.waits {
-            leave_queue(&mut counts, self.input_tokens, self.priority);
-        }
-    }
-}
-
-fn leave_queue(counts: &mut ObservedModel, input_tokens: u64, priority: u32) {
-    counts.waiting = counts.waiting.saturating_sub(1);
-    counts.waiting_input_tokens = counts.waiting_input_tokens.saturating_sub(input_tokens);
-    let by_priority: &mut BTreeMap<u32, u64> = &mut counts.waiting_tokens_by_priority;
-    if let Some(tokens) = by_priority.get_mut(&priority) {
-        *tokens = tokens.saturating_sub(input_tokens);
-        if *tokens == 0 {
-            by_priority.remove(&priority);
+            self.observer
+                .leave_queue(&mut counts, self.input_tokens, self.priority);
         }
     }
 }
@@ -136,6 +181,34 @@ mod tests {
         assert_eq!(observer.tell().unwrap().samples, None, "told once");
         drop(first);
         assert_eq!(observer.tell(), None);
+    }
+
+    #[tokio::test]
+    async fn a_queue_that_changes_much_is_told_at_once() {
+        let news = Arc::new(Notify::new());
+        let observer = Arc::new(Observer::new(Arc::clone(&news)));
+        let raised = async || {
+            tokio::select! {
+                biased;
+                () = news.notified() => true,
+                () = std::future::ready(()) => false,
+            }
+        };
+        let unknown = observer.begin(1_000_000, 0);
+        assert!(!raised().await, "at no rate there is no time");
+        drop(unknown);
+        observer.learn_rate(1_000.0);
+        let short = observer.begin(25, 0);
+        assert!(!raised().await);
+        let long = observer.begin(1, 0);
+        assert!(raised().await);
+        let more = observer.begin(500, 0);
+        assert!(!raised().await, "it will be told of both");
+        observer.tell();
+        drop(short);
+        assert!(!raised().await);
+        drop((long, more));
+        assert!(raised().await);
     }
 
     #[test]

@@ -8,8 +8,10 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 use pingora::protocols::Stream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use weir_routing::{Backend, Report};
+use weir_tunnel::ModelStats;
 use weir_tunnel::gateway::Tunnel;
 
 use crate::upstream::IdleLinks;
@@ -39,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) draining: AtomicBool,
     /// When it was welcomed.
     pub(crate) since: Instant,
+    /// Raised when the worker should hear at once of what goes on between it and this gateway.
+    pub(crate) news: Arc<Notify>,
     /// What it said of itself last.
     pub(crate) said: Mutex<Said>,
 }
@@ -50,8 +54,17 @@ pub(crate) struct Said {
     pub(crate) region: String,
     /// Its capacity domain; empty: itself.
     pub(crate) domain: String,
-    /// Its models, with their status.
-    pub(crate) models: Vec<(String, &'static str)>,
+    /// Its models.
+    pub(crate) models: Vec<SaidModel>,
+}
+
+/// What a worker says of one of its models.
+#[derive(Clone)]
+pub(crate) struct SaidModel {
+    pub(crate) name: String,
+    /// As operators read it.
+    pub(crate) status: &'static str,
+    pub(crate) stats: ModelStats,
 }
 
 /// A worker as it serves one model.
@@ -96,9 +109,9 @@ impl Seat {
     /// A worker that has just said that it serves a model.
     pub(crate) fn new(link: Arc<Link>, domain: &str) -> Self {
         Self {
+            observer: Arc::new(Observer::new(Arc::clone(&link.news))),
             link,
             domain: domain.into(),
-            observer: Arc::default(),
             report: Mutex::new(None),
             backend: ArcSwapOption::empty(),
         }
@@ -106,6 +119,7 @@ impl Seat {
 
     /// Takes what the worker says of its load.
     pub(crate) fn report(&self, report: Report, now_ms: u64) {
+        self.observer.learn_rate(report.input_tps);
         if let Some(backend) = &*self.backend.load() {
             backend.report(&report, now_ms);
             backend.record_rtt_us(self.rtt_us());

@@ -6,10 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 use weir_tunnel::gateway::{Event, Events, Pending};
 use weir_tunnel::{
-    CloseCode, Draining, Heartbeat, ModelStats, Observed, RefusalCode, Refused, Status, Welcome,
+    CloseCode, Draining, Heartbeat, ModelStats, NEWS_INTERVAL, Observed, RefusalCode, Refused,
+    Status, Welcome,
 };
 
 use crate::runtime::Runtime;
@@ -18,7 +19,7 @@ use crate::upstream::IdleLinks;
 use crate::workers::pool::Pool;
 use crate::workers::registry::NotSeated;
 use crate::workers::report::report;
-use crate::workers::seat::{Link, STREAM_IDLE, Said, Seat};
+use crate::workers::seat::{Link, STREAM_IDLE, Said, SaidModel, Seat};
 
 /// Time for an answer to a hello to reach the agent.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -64,6 +65,7 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, gateway_id: Arc<str>, pending: 
         idle: IdleLinks::default(),
         draining: AtomicBool::new(false),
         since: Instant::now(),
+        news: Arc::default(),
         said: Mutex::default(),
     });
     if let Some(older) = runtime.workers.join(&link) {
@@ -79,7 +81,9 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, gateway_id: Arc<str>, pending: 
         seats: HashMap::new(),
         token: hello.token,
         config: 0,
-        told: workers.peers,
+        peers: workers.peers,
+        told_at: Instant::now(),
+        due: None,
         drains: false,
         heard: Instant::now(),
         beat: Duration::from_millis(workers.heartbeat_ms),
@@ -134,7 +138,11 @@ struct Session {
     /// The configuration in which it counted last.
     config: u64,
     /// Peers it was told of.
-    told: Vec<String>,
+    peers: Vec<String>,
+    /// When it was told what goes on between it and this gateway.
+    told_at: Instant,
+    /// When it is told of it before its time.
+    due: Option<Instant>,
     /// It was told that this gateway ends.
     drains: bool,
     /// When it was heard last.
@@ -154,6 +162,8 @@ impl Session {
                     Event::Closed(loss) => break loss,
                 },
                 _ = ticks.tick() => self.tick().await,
+                () = self.link.news.notified() => self.due = Some(self.told_at + NEWS_INTERVAL),
+                () = until(self.due) => self.tell().await,
             }
         };
         for (pool, _) in self.seats.values() {
@@ -181,17 +191,16 @@ impl Session {
         let mut active = Vec::new();
         for (name, model) in heartbeat.models.into_iter().take(MODELS_MAX) {
             let status = model.status();
-            said.push((name.clone(), status_name(status)));
+            let stats = model.stats.unwrap_or_default();
             if status == Status::Active && !self.link.is_draining() {
-                self.serve_model(
-                    &name,
-                    &domain,
-                    model.stats.unwrap_or_default(),
-                    unix_ms,
-                    now_ms,
-                );
-                active.push(name);
+                self.serve_model(&name, &domain, &stats, unix_ms, now_ms);
+                active.push(name.clone());
             }
+            said.push(SaidModel {
+                name,
+                status: status_name(status),
+                stats,
+            });
         }
         self.stand_up(|name| !active.iter().any(|active| active == name));
         *self.link.said.lock() = Said {
@@ -205,7 +214,7 @@ impl Session {
         &mut self,
         name: &str,
         domain: &str,
-        stats: ModelStats,
+        stats: &ModelStats,
         unix_ms: u64,
         now_ms: u64,
     ) {
@@ -220,7 +229,7 @@ impl Session {
             },
         };
         let seat = pool.seat(&self.link, domain);
-        seat.report(report(&stats, unix_ms), now_ms);
+        seat.report(report(stats, unix_ms), now_ms);
         self.seats.insert(name.to_owned(), (pool, seat));
     }
 
@@ -254,6 +263,20 @@ impl Session {
         })
     }
 
+    /// Tells the worker what goes on between it and this gateway.
+    async fn tell(&mut self) {
+        self.told_at = Instant::now();
+        self.due = None;
+        let models = self.seats.iter();
+        let models =
+            models.filter_map(|(name, (_, seat))| Some((name.clone(), seat.observer.tell()?)));
+        let observed = Observed {
+            models: models.collect(),
+        };
+        // A tunnel that takes no message closes itself, which `events` tells.
+        _ = self.link.tunnel.send_observed(observed).await;
+    }
+
     async fn tick(&mut self) {
         self.link.idle.sweep(STREAM_IDLE);
         let silence = (self.beat * (HEARTBEATS_MISSED_MAX + 1)).max(SILENCE_MIN);
@@ -270,17 +293,10 @@ impl Session {
                 .close(CloseCode::Revoked, "the token does not count any more");
             return;
         }
-        let models = self.seats.iter();
-        let models =
-            models.filter_map(|(name, (_, seat))| Some((name.clone(), seat.observer.tell()?)));
-        let observed = Observed {
-            models: models.collect(),
-        };
-        // A tunnel that takes no message closes itself, which `events` tells.
-        _ = self.link.tunnel.send_observed(observed).await;
+        self.tell().await;
         let peers = &snapshot.config.workers.peers;
-        if *peers != self.told {
-            self.told.clone_from(peers);
+        if *peers != self.peers {
+            self.peers.clone_from(peers);
             _ = self.link.tunnel.send_peers(peers.clone()).await;
         }
         if self.runtime.is_draining() && !self.drains {
@@ -291,6 +307,13 @@ impl Session {
             };
             _ = self.link.tunnel.send_draining(draining).await;
         }
+    }
+}
+
+async fn until(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }
 
