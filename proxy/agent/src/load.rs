@@ -9,7 +9,7 @@ use std::time::Duration;
 use weir_tunnel::{ModelStats, Observed, ObservedModel};
 
 use crate::engine_metrics::{EngineFigures, of};
-use crate::rate::{InputRate, OutputRate, float};
+use crate::rate::{InputRate, OutputRate, SPAN, float};
 use crate::stats_stream::{Phases, Requests};
 
 /// What is known of the load. Times are counted from any fixed moment.
@@ -67,7 +67,14 @@ impl Load {
                 let time = Duration::from_micros(samples.prefill_us);
                 load.observed_input
                     .add(samples.count, samples.input_tokens, time);
-                load.observed_output.add(samples.output_tokens, now);
+                // An answer is told of when it is whole.
+                let took = Duration::from_micros(samples.decode_us);
+                let since = now.saturating_sub(took);
+                load.observed_output.add_over(
+                    samples.output_tokens,
+                    since.max(now.saturating_sub(SPAN)),
+                    now,
+                );
             }
             load.gateways.insert(gateway.to_owned(), seen);
         }
@@ -86,15 +93,15 @@ impl Load {
             let Some(figures) = of(figures, model) else {
                 continue;
             };
-            if let Some((_, before)) = load.metrics {
+            if let Some((since, before)) = load.metrics {
                 // Counters that shrink are those of an engine that began anew.
                 let grown = |now: Option<f64>, before: Option<f64>| {
                     (now.unwrap_or_default() - before.unwrap_or(f64::INFINITY)).max(0.0) as u64
                 };
                 let generated = grown(figures.generated_tokens, before.generated_tokens);
-                load.metrics_output.add(generated, now);
+                load.metrics_output.add_over(generated, since, now);
                 let prompt = grown(figures.prompt_tokens, before.prompt_tokens);
-                load.metrics_input.add(prompt, now);
+                load.metrics_input.add_over(prompt, since, now);
             }
             load.metrics = Some((now, figures));
         }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use crate::engine_metrics::figures;
 use crate::error::{Error, LocalError};
@@ -83,7 +83,11 @@ pub(crate) async fn stats_stream(worker: Arc<Worker>) -> Result<(), Error> {
 /// Reads to the end and says why it was the end.
 async fn read(worker: &Worker, mut lines: Lines) -> String {
     loop {
-        match lines.next(LINE_BYTES_MAX).await {
+        let next = timeout(SILENCE_MAX, lines.next(LINE_BYTES_MAX));
+        let Ok(next) = next.await else {
+            return "silent".to_owned();
+        };
+        match next {
             Ok(Some(line)) => {
                 if let Err(error) = worker.stream_line(&line) {
                     tracing::debug!(error, "a line of the engine's stream is wrong");
@@ -101,6 +105,9 @@ fn is_missing(status: StatusCode) -> bool {
         StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::NOT_IMPLEMENTED
     )
 }
+
+/// A stream that says nothing for so long, not even that it is there, is opened anew.
+const SILENCE_MAX: Duration = Duration::from_secs(60);
 
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LONGEST: Duration = Duration::from_secs(5);

@@ -72,23 +72,42 @@ pub(crate) struct OutputRate {
 impl OutputRate {
     /// Takes in `tokens` at `now`, counted from any fixed moment.
     pub(crate) fn add(&mut self, tokens: u64, now: Duration) {
+        self.add_over(tokens, now, now);
+    }
+
+    /// Takes in `tokens` that came evenly from `from` to `now`.
+    pub(crate) fn add_over(&mut self, tokens: u64, from: Duration, now: Duration) {
         if tokens == 0 {
             return;
         }
+        let (whole, recent) = (now.saturating_sub(from), now.saturating_sub(from).min(SPAN));
+        let tokens = match whole.as_micros() {
+            0 => tokens,
+            whole => (u128::from(tokens) * recent.as_micros() / whole) as u64,
+        };
         if self.rate(now).is_none() {
             // Silence before does not thin out what begins now.
-            self.first = Some(now);
+            self.first = Some(now.saturating_sub(recent));
             self.counts.clear();
         }
-        match self.counts.back_mut() {
-            Some((at, count)) if *at + STEP > now => *count += tokens,
-            _ => self.counts.push_back((now, tokens)),
+        let steps = (recent.as_millis() / STEP.as_millis()).max(1) as u32;
+        let share = |step: u32| tokens * u64::from(step) / u64::from(steps);
+        for step in 0..steps {
+            let at = now.saturating_sub(recent * (steps - 1 - step) / steps);
+            self.count(share(step + 1) - share(step), at);
         }
         while self.counts.front().is_some_and(|(at, _)| *at + SPAN < now) {
             self.counts.pop_front();
         }
         if let Some(rate) = self.rate(now) {
             self.max = Some(self.max.unwrap_or_default().max(rate));
+        }
+    }
+
+    fn count(&mut self, tokens: u64, now: Duration) {
+        match self.counts.back_mut() {
+            Some((at, count)) if *at + STEP > now => *count += tokens,
+            _ => self.counts.push_back((now, tokens)),
         }
     }
 
@@ -116,7 +135,7 @@ const WINDOW: u64 = 8;
 const SAMPLE_FLOOR: Duration = Duration::from_millis(10);
 
 /// The time an output rate is over, at most and at least, and the steps it is kept in.
-const SPAN: Duration = Duration::from_secs(10);
+pub(crate) const SPAN: Duration = Duration::from_secs(10);
 const SPAN_MIN: Duration = Duration::from_secs(1);
 const STEP: Duration = Duration::from_millis(100);
 
@@ -174,5 +193,25 @@ mod tests {
             Some(50.0),
             "the silence before does not count"
         );
+    }
+
+    #[test]
+    fn what_came_over_a_time_is_a_rate_of_that_time() {
+        let about = |rate: &OutputRate, now, expected: f64| {
+            let found = rate.rate(ms(now)).unwrap();
+            assert!((found / expected - 1.0).abs() < 0.02, "{found} {expected}");
+        };
+        let mut rate = OutputRate::default();
+        // Nobody has looked for half a minute.
+        rate.add_over(30_000, ms(5_000), ms(35_000));
+        about(&rate, 35_000, 1_000.0);
+        rate.add_over(5_000, ms(35_000), ms(40_000));
+        about(&rate, 40_000, 1_000.0);
+        assert!(rate.max().unwrap() < 1_050.0, "{:?}", rate.max());
+        let mut rate = OutputRate::default();
+        rate.add_over(400, ms(0), ms(4_000));
+        about(&rate, 4_000, 100.0);
+        rate.add_over(0, ms(4_000), ms(90_000));
+        assert_eq!(rate.rate(ms(90_000)), None);
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Progress {
 #[derive(Debug, Default)]
 pub(crate) struct Requests {
     requests: HashMap<String, Seen>,
+    /// Tokens generated of those that the stream spoke of before it broke.
+    before: HashMap<String, u64>,
     /// When each model was last heard of.
     models: BTreeMap<String, Duration>,
 }
@@ -94,7 +96,7 @@ impl Requests {
             .entry(line.request_id.clone())
             .or_insert(Seen {
                 model: line.model.clone(),
-                generated: 0,
+                generated: self.before.remove(&line.request_id).unwrap_or_default(),
                 began: (!generating).then_some(now),
                 last: now,
             });
@@ -124,9 +126,13 @@ impl Requests {
         self.models.retain(|_, last| *last + MODEL_TTL > now);
     }
 
-    /// Forgets all: the stream broke, and what finished meanwhile is not known.
+    /// Forgets who is in progress: the stream broke, and what finished meanwhile is not known.
     pub(crate) fn clear(&mut self) {
-        *self = Self::default();
+        let generated = |(id, seen): (String, Seen)| (id, seen.generated);
+        *self = Self {
+            before: self.requests.drain().map(generated).collect(),
+            ..Self::default()
+        };
     }
 
     /// What the engine does for `model`; `None` when the stream does not speak of it.
@@ -195,6 +201,14 @@ mod tests {
         assert_eq!(take(&line("a", 2000, 12, true), 320), progress(3, None));
         // Joined in the middle: no telling how long its prompt took.
         assert_eq!(take(&line("b", 90, 4, false), 330), progress(4, None));
+        requests.clear();
+        let mut take = |text: &str, ms| requests.take(text.as_bytes(), at(ms)).unwrap();
+        assert_eq!(
+            take(&line("b", 90, 6, false), 340),
+            progress(2, None),
+            "the stream was opened anew"
+        );
+        assert_eq!(take(&line("c", 90, 6, false), 350), progress(6, None));
     }
 
     #[test]

@@ -44,8 +44,14 @@ pub(crate) async fn keep(
         match dialled {
             Ok(connected) => {
                 let gateway = connected.welcome.gateway_id.clone();
+                // A gateway that was started anew has another name, and announces anew.
+                let before = met.replace(gateway.clone());
+                if let Some(before) = before.filter(|before| *before != gateway)
+                    && !roster.is_connected(&before)
+                {
+                    roster.forget(&before);
+                }
                 let ended = meet(&worker, &roster, &address, epoch, connected, &mut shutdown).await;
-                met = Some(gateway);
                 if ended == Ended::Drained {
                     break;
                 }
@@ -245,6 +251,10 @@ impl Session {
         mut notices: Notices,
         shutdown: &mut Shutdown,
     ) -> Option<Loss> {
+        if self.worker.drains_until().is_some() {
+            // It was told before this tunnel was listening for it.
+            self.news.mark_changed();
+        }
         loop {
             let over = self.over();
             let sent = tokio::select! {
