@@ -377,7 +377,7 @@ impl Compiler<'_> {
                     continue;
                 };
                 let upstream = if upstream.table.workers {
-                    Arc::new(self.with_workers(upstream, id, name)?)
+                    Arc::new(self.with_workers(upstream, id, name))
                 } else {
                     Arc::clone(upstream)
                 };
@@ -422,7 +422,7 @@ impl Compiler<'_> {
             };
             let upstream = match &table.workers_of {
                 Some(served) => {
-                    Arc::new(self.with_workers(upstream, &served.function, &served.model)?)
+                    Arc::new(self.with_workers(upstream, &served.function, &served.model))
                 }
                 None => Arc::clone(upstream),
             };
@@ -441,18 +441,12 @@ impl Compiler<'_> {
     }
 
     /// A cluster as it serves one model: by its endpoints and whoever has dialled in for that model.
-    /// `None` when there is no room for another pool of workers.
-    fn with_workers(&self, base: &Upstream, function: &str, model: &str) -> Option<Upstream> {
+    fn with_workers(&self, base: &Upstream, function: &str, model: &str) -> Upstream {
         let function = weir_dialect::normal_routing_key(function);
-        let pool = self.workers.pool(&function, model)?;
+        let pool = self.workers.pool(&function, model);
         let serving = format!("{function}/{model}");
         let membership = base.membership.and_workers(pool, &serving);
-        Some(upstream(
-            &base.name,
-            &base.table,
-            membership,
-            base.credential.clone(),
-        ))
+        upstream(&base.name, &base.table, membership, base.credential.clone())
     }
 
     /// What was learned of a model outlives its configuration.

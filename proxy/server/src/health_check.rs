@@ -1,6 +1,7 @@
-//! Active health checks: each backend of a cluster with `health` is asked at its interval.
+//! Active health checks: each endpoint of a cluster with `health` is asked at its interval. Of workers
+//! their agents tell.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,18 +10,18 @@ use pingora::http::RequestHeader;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use weir_config::HealthTable;
-use weir_routing::Member;
+use weir_routing::Backend;
 
-use crate::members::Target;
+use crate::members::{Target, Way};
 use crate::runtime::Runtime;
-use crate::snapshot::Upstream;
+use crate::snapshot::{Snapshot, Upstream};
 
 /// How often is looked whose turn it is.
 const TICK: Duration = Duration::from_millis(100);
 
 /// Probes until the process ends; follows the live snapshot.
 pub(crate) async fn run(runtime: Arc<Runtime>) {
-    let mut due: HashMap<(Arc<str>, Arc<str>), Instant> = HashMap::new();
+    let mut due: HashMap<Endpoint, Instant> = HashMap::new();
     let mut probes = JoinSet::new();
     loop {
         tokio::time::sleep(TICK).await;
@@ -28,58 +29,95 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
         let snapshot = runtime.snapshot();
         let now = Instant::now();
         let mut living = HashMap::new();
-        for upstream in snapshot.upstreams.values() {
-            let Some(health) = &upstream.table.health else {
-                continue;
+        for (id, asked) in endpoints(&runtime, &snapshot) {
+            let next = due.get(&id).copied().unwrap_or(now);
+            let next = if next <= now {
+                let every = Duration::from_millis(asked.health.interval_ms);
+                probes.spawn(probe(Arc::clone(&runtime), asked));
+                now + every
+            } else {
+                next
             };
-            let members = upstream.members(&runtime);
-            for (candidate, target) in members.cluster.backends().iter().zip(&members.targets) {
-                let id = (
-                    Arc::clone(&upstream.name),
-                    Arc::clone(candidate.backend.id()),
-                );
-                let next = due.get(&id).copied().unwrap_or(now);
-                let next = if next <= now {
-                    probes.spawn(probe(
-                        Arc::clone(&runtime),
-                        Arc::clone(upstream),
-                        candidate.clone(),
-                        target.clone(),
-                        health.clone(),
-                    ));
-                    now + Duration::from_millis(health.interval_ms)
-                } else {
-                    next
-                };
-                living.insert(id, next);
-            }
+            living.insert(id, next);
         }
         due = living;
     }
 }
 
-async fn probe(
-    runtime: Arc<Runtime>,
+/// Name of the cluster, and address.
+type Endpoint = (Arc<str>, Arc<str>);
+
+/// What a probe asks, and whom its answer is about.
+struct Asked {
     upstream: Arc<Upstream>,
-    candidate: Member,
     target: Target,
     health: HealthTable,
-) {
+    /// The endpoint as the members of each model know it.
+    backends: Vec<Arc<Backend>>,
+}
+
+/// Each endpoint once, however many models it serves beside workers.
+fn endpoints(runtime: &Runtime, snapshot: &Snapshot) -> HashMap<Endpoint, Asked> {
+    let mut found: HashMap<Endpoint, Asked> = HashMap::new();
+    let mut seen = HashSet::new();
+    for upstream in snapshot.all_upstreams() {
+        let Some(health) = &upstream.table.health else {
+            continue;
+        };
+        if !seen.insert(Arc::as_ptr(upstream)) {
+            continue;
+        }
+        let members = upstream.members(runtime);
+        for (member, target) in members.cluster.backends().iter().zip(&members.targets) {
+            if matches!(target.way, Way::Tunnel(_)) {
+                continue;
+            }
+            let id = (Arc::clone(&upstream.name), Arc::clone(member.backend.id()));
+            let asked = found.entry(id).or_insert_with(|| Asked {
+                upstream: Arc::clone(upstream),
+                target: target.clone(),
+                health: health.clone(),
+                backends: Vec::new(),
+            });
+            asked.backends.push(Arc::clone(&member.backend));
+        }
+    }
+    found
+}
+
+async fn probe(runtime: Arc<Runtime>, asked: Asked) {
+    let Asked {
+        upstream,
+        target,
+        health,
+        backends,
+    } = asked;
     let limit = Duration::from_millis(health.timeout_ms);
-    let ok = timeout(limit, ask(&runtime, &upstream, &target, &health.path))
-        .await
-        .unwrap_or(false);
-    let change = candidate
-        .backend
-        .on_probe(ok, health.healthy_after, health.unhealthy_after);
-    if let Some(standing) = change {
-        tracing::info!(cluster = %upstream.name, backend = %candidate.backend.id(), ?standing, "backend health changed");
+    let answered = timeout(limit, ask(&runtime, &upstream, &target, &health.path));
+    let round_trip = answered.await.unwrap_or(None);
+    let mut change = None;
+    for backend in &backends {
+        if let Some(round_trip) = round_trip {
+            let us = u64::try_from(round_trip.as_micros()).unwrap_or(u64::MAX);
+            backend.record_rtt_us(us);
+        }
+        let (well, ill) = (health.healthy_after, health.unhealthy_after);
+        let changed = backend.on_probe(round_trip.is_some(), well, ill);
+        change = change.or(changed.map(|standing| (backend.id(), standing)));
+    }
+    if let Some((backend, standing)) = change {
+        tracing::info!(cluster = %upstream.name, %backend, ?standing, "backend health changed");
     }
 }
 
-/// Whether the backend answers the path with 2xx. Connections are not kept: a probe also asks
-/// whether new ones are accepted.
-async fn ask(runtime: &Runtime, upstream: &Upstream, target: &Target, path: &str) -> bool {
+/// How long the backend takes to answer the path with 2xx, `None` if it does not. Connections are not
+/// kept: a probe also asks whether new ones are accepted.
+async fn ask(
+    runtime: &Runtime,
+    upstream: &Upstream,
+    target: &Target,
+    path: &str,
+) -> Option<Duration> {
     let asked = async {
         let mut peer = target.peer.clone();
         // A pool of its own, never filled.
@@ -99,14 +137,16 @@ async fn ask(runtime: &Runtime, upstream: &Upstream, target: &Target, path: &str
         } else {
             head.insert_header(HOST, target.authority.clone())?;
         }
+        let begun = Instant::now();
         session.write_request_header(Box::new(head)).await?;
         session.finish_request_body().await?;
         session.read_response_header().await?;
+        let round_trip = begun.elapsed();
         let ok = session
             .response_header()
             .is_some_and(|head| head.status.is_success());
         session.shutdown().await;
-        Ok::<bool, Box<pingora::Error>>(ok)
+        Ok::<_, Box<pingora::Error>>(ok.then_some(round_trip))
     };
-    asked.await.unwrap_or(false)
+    asked.await.unwrap_or(None)
 }

@@ -1,7 +1,7 @@
 //! Names of backends and where they point: looked up when a config names them, and again and again
 //! while it is live, off the request path.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
@@ -118,20 +118,22 @@ impl Name {
 /// Looks the names of the live configuration up, each every `dns.refresh_ms`, until the process ends.
 pub(crate) async fn refresh(runtime: Arc<Runtime>) {
     let mut due: HashMap<Box<str>, Instant> = HashMap::new();
-    let mut lookups = JoinSet::new();
+    let mut lookups = JoinSet::<(Arc<Name>, bool)>::new();
+    // Of which an answer is still to come.
+    let mut asked_for: HashSet<Box<str>> = HashSet::new();
     loop {
         sleep(TICK).await;
         let snapshot = runtime.snapshot();
         let mut changed = false;
         while let Some(done) = lookups.try_join_next() {
-            changed |= done.unwrap_or(false);
+            if let Ok((name, is_new)) = done {
+                asked_for.remove(name.text());
+                changed |= is_new;
+            }
         }
         if changed {
             // Whoever waits for a backend hears of it now, not when somebody else asks.
-            let models = snapshot.functions.values().flat_map(HashMap::values);
-            let upstreams = models.map(|model| &model.upstream);
-            let routes = snapshot.routes.iter().map(|route| &route.upstream);
-            for upstream in upstreams.chain(routes).chain(snapshot.upstreams.values()) {
+            for upstream in snapshot.all_upstreams() {
                 upstream.members(&runtime);
             }
         }
@@ -146,23 +148,41 @@ pub(crate) async fn refresh(runtime: Arc<Runtime>) {
             .collect();
         due.retain(|text, _| names.contains_key(&**text));
         let now = Instant::now();
-        for (text, name) in names {
+        let mut late = Vec::new();
+        for text in names.keys() {
             // Those the configuration has brought were looked up for it.
-            let at = due.entry(text.into()).or_insert(now + every);
-            if *at <= now && lookups.len() < LOOKUPS_MAX {
-                *at = now + every;
+            due.entry((*text).into()).or_insert(now + every);
+            if asked_for.contains(*text) {
+                continue;
+            }
+            late.extend(
+                due.get(*text)
+                    .filter(|at| **at <= now)
+                    .map(|at| (*at, *text)),
+            );
+        }
+        // Who has waited longest comes first, so that names whose server is slow keep nobody else back.
+        late.sort_unstable();
+        for (_, text) in late
+            .into_iter()
+            .take(LOOKUPS_MAX.saturating_sub(lookups.len()))
+        {
+            if let Some(name) = names.get(text) {
+                due.insert(text.into(), now + every);
+                asked_for.insert(text.into());
                 lookups.spawn(look_up_again(Arc::clone(&runtime), Arc::clone(name)));
             }
         }
     }
 }
 
-async fn look_up_again(runtime: Arc<Runtime>, name: Arc<Name>) -> bool {
+async fn look_up_again(runtime: Arc<Runtime>, name: Arc<Name>) -> (Arc<Name>, bool) {
     let text = name.text.clone();
     let found = tokio::task::spawn_blocking(move || look_up(&text)).await;
     let found = found.unwrap_or_else(|error| Err(error.to_string()));
     runtime.metrics.looked_up(found.is_ok());
-    name.learn(found)
+    let changed = name.learn(found);
+    (name, changed)
 }
 
 /// Asks the system's resolver, as every other program on the machine does: files, then name servers,

@@ -53,6 +53,14 @@ impl Snapshot {
         self.functions.get(function)?.get(model)
     }
 
+    /// Everybody who answers: clusters, and clusters as they serve one model.
+    pub(crate) fn all_upstreams(&self) -> impl Iterator<Item = &Arc<Upstream>> {
+        let models = self.functions.values().flat_map(HashMap::values);
+        let models = models.map(|model| &model.upstream);
+        let routes = self.routes.iter().map(|route| &route.upstream);
+        self.upstreams.values().chain(models).chain(routes)
+    }
+
     /// The pass-through route of a path, the longest prefix first.
     pub(crate) fn route(&self, host: Option<&str>, path: &str) -> Option<&Route> {
         self.routes.iter().find(|route| route.matches(host, path))

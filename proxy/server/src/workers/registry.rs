@@ -50,9 +50,19 @@ pub(crate) enum NotSeated {
 }
 
 impl Workers {
-    /// The pool of a model of a function; both in the words of the configuration and of tokens.
-    /// `None` when there are [`POOLS_MAX`].
-    pub(crate) fn pool(&self, function: &str, model: &str) -> Option<Arc<Pool>> {
+    /// The pool of a model that the configuration lets workers serve; function and model in the words
+    /// of the configuration and of tokens.
+    pub(crate) fn pool(&self, function: &str, model: &str) -> Arc<Pool> {
+        let name = Served {
+            function: function.into(),
+            model: model.into(),
+        };
+        Arc::clone(self.pools.lock().entry(name).or_default())
+    }
+
+    /// The pool of a model that a worker says it serves, whether the configuration has it or may have
+    /// it one day. `None` when the function's workers serve [`MODELS_MAX`] already.
+    pub(crate) fn announced(&self, function: &str, model: &str) -> Option<Arc<Pool>> {
         let mut pools = self.pools.lock();
         let name = Served {
             function: function.into(),
@@ -61,12 +71,18 @@ impl Workers {
         if let Some(pool) = pools.get(&name) {
             return Some(Arc::clone(pool));
         }
-        if pools.len() >= POOLS_MAX {
-            return None;
+        let count = |pools: &HashMap<Served, Arc<Pool>>| {
+            let served = pools.keys().filter(|served| *served.function == *function);
+            served.count()
+        };
+        if count(&pools) >= MODELS_MAX {
+            // Those that neither a worker nor a configuration knows any more make room.
+            pools.retain(|_, pool| Arc::strong_count(pool) > 1);
+            if count(&pools) >= MODELS_MAX {
+                return None;
+            }
         }
-        let pool = Arc::<Pool>::default();
-        pools.insert(name, Arc::clone(&pool));
-        Some(pool)
+        Some(Arc::clone(pools.entry(name).or_default()))
     }
 
     /// Whether a connection of this age may come in.
@@ -130,5 +146,33 @@ impl Workers {
 
 /// Most workers at once.
 pub(crate) const WORKERS_MAX: usize = 10_000;
-/// Most models of functions that workers have served, or that the configuration lets them serve.
-const POOLS_MAX: usize = 16_384;
+/// Most models of one function that workers bring, beyond those the configuration has.
+const MODELS_MAX: usize = 1_024;
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_one_function_leave_the_others_their_room() {
+        let workers = Workers::default();
+        let held: Vec<_> = (0..MODELS_MAX)
+            .map(|number| workers.announced("greedy", &number.to_string()).unwrap())
+            .collect();
+        assert!(workers.announced("greedy", "more").is_none());
+        assert!(Arc::ptr_eq(
+            &workers.announced("greedy", "7").unwrap(),
+            &held[7]
+        ));
+        assert!(workers.announced("other", "m").is_some());
+        let of_config = workers.pool("greedy", "of the configuration");
+        drop(held);
+        assert!(
+            workers.announced("greedy", "more").is_some(),
+            "nobody has the rest any more"
+        );
+        let again = workers.announced("greedy", "of the configuration").unwrap();
+        assert!(Arc::ptr_eq(&again, &of_config));
+    }
+}

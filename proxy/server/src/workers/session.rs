@@ -220,7 +220,7 @@ impl Session {
     ) {
         let pool = match self.seats.get(name) {
             Some((pool, _)) => Arc::clone(pool),
-            None => match self.runtime.workers.pool(&self.link.function, name) {
+            None => match self.runtime.workers.announced(&self.link.function, name) {
                 Some(pool) => pool,
                 None => {
                     tracing::warn!(worker = %self.link.worker, model = name, "no room for another model of workers");
