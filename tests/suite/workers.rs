@@ -15,7 +15,7 @@ use weir_tests::config_text::ConfigText;
 use weir_tests::gateway::Gateway;
 use weir_tests::process::Signal;
 use weir_tests::simulated::{Settings, Simulated};
-use weir_tests::upstream::{Connection, Upstream, answer, completion};
+use weir_tests::upstream::{Connection, Upstream, answer, completion, refusing};
 
 /// A gateway whose model `demo/sim` is served by workers that dial `listen`.
 async fn gateway(listen: SocketAddr, cluster: &str) -> Gateway {
@@ -295,7 +295,12 @@ async fn a_caller_that_leaves_ends_the_work() {
 #[tokio::test]
 async fn a_model_server_that_is_gone_is_nobodys_loss() {
     let listen = free_udp();
-    let gateway = gateway(listen, "").await;
+    let route = "[[routes]]\npath_prefix = \"/echo\"\ncluster = \"sim\"\nworkers_of = \"demo/sim\"";
+    let config = ConfigText::new(&[])
+        .cluster("workers = true")
+        .more(&workers(listen))
+        .more(route);
+    let gateway = Gateway::start(&config.text()).await;
     let (one, two) = (Simulated::start().await, Simulated::start().await);
     let settings = [
         "--token",
@@ -312,12 +317,36 @@ async fn a_model_server_that_is_gone_is_nobodys_loss() {
     drop(one);
     // Whatever the gateway knows yet, what did not reach the model server is sent to the other.
     for _ in 0..10 {
-        let answer = send(gateway.address(), chat("")).await;
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        for request in [chat(""), post("/echo/a", "b".to_owned())] {
+            let answer = send(gateway.address(), request).await;
+            assert_eq!(answer.status, 200, "{}", answer.text());
+        }
     }
     serving(&gateway, 1).await;
     let _back = Simulated::at(address, Settings::default()).await;
     serving(&gateway, 2).await;
+}
+
+#[tokio::test]
+async fn endpoints_beside_workers_are_probed() {
+    let listen = free_udp();
+    let table = "workers = true\nretries = 0\n[clusters.sim.ejection]\nconsecutive_failures = 0\n\
+        [clusters.sim.health]\ninterval_ms = 50\ntimeout_ms = 500\nunhealthy_after = 1";
+    let config = ConfigText::new(&[refusing()]).cluster(table);
+    let gateway = Gateway::start(&config.more(&workers(listen)).text()).await;
+    let simulated = Simulated::start().await;
+    let _agent = Agent::start("w1", simulated.address(), &[listen]);
+    serving(&gateway, 1).await;
+    gateway
+        .wait_for("the probe", async |gateway| {
+            let clusters = gateway.admin_json("/clusters").await;
+            clusters["sim"]["backends"][0]["health"] == "unhealthy"
+        })
+        .await;
+    for _ in 0..6 {
+        let answer = send(gateway.address(), chat("")).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
 }
 
 #[tokio::test]

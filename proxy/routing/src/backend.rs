@@ -51,6 +51,8 @@ pub struct Backend {
 pub(crate) struct Claims {
     /// Exchanges in progress.
     pub(crate) running: Pending,
+    /// Those that have ended and that the last report has among those in progress.
+    pub(crate) ended: Pending,
     /// Those without a first byte.
     pub(crate) waiting: Pending,
     /// The input tokens of these.
@@ -168,6 +170,7 @@ impl Backend {
     pub fn report(&self, report: &Report, now_ms: u64) {
         self.report.put(report, now_ms);
         self.pending.running.reported();
+        self.pending.ended.reported();
         self.pending.waiting.reported();
         self.pending.tokens.reported();
         self.signal.raise();
@@ -345,6 +348,7 @@ impl Source for Backend {
         }
         self.reported_running()
             .saturating_add(narrow(self.pending.running.sum()))
+            .saturating_sub(narrow(self.pending.ended.sum()))
             .max(ours)
     }
     fn queued(&self) -> u32 {
@@ -355,8 +359,10 @@ impl Source for Backend {
         if self.report.at_ms() == 0 {
             return self.waiting_tokens.load(Relaxed);
         }
+        // A report that was on its way when a claim was made does not know of it.
         let reported = self.report.queued_input_tokens.load(Relaxed);
-        reported.saturating_add(self.pending.tokens.sum())
+        let ours = self.waiting_tokens.load(Relaxed);
+        reported.saturating_add(self.pending.tokens.sum()).max(ours)
     }
     fn pending_input_tokens(&self) -> u64 {
         self.pending.tokens.sum()

@@ -148,6 +148,7 @@ impl Candidate {
         let mut reported = first.reported_running();
         let mut ours = first.running();
         let mut pending = first.pending.running.sum();
+        let mut ended = first.pending.ended.sum();
         let (mut rtt_us, mut rtts) = (u64::from(sum.rtt_us), u64::from(sum.rtt_us > 0));
         let mut bias = sum.bias;
         for member in &self.others {
@@ -160,6 +161,7 @@ impl Candidate {
             }
             ours = ours.saturating_add(backend.running());
             pending += backend.pending.running.sum();
+            ended += backend.pending.ended.sum();
             rtt_us += u64::from(load.rtt_us);
             rtts += u64::from(load.rtt_us > 0);
             bias += load.bias;
@@ -167,6 +169,7 @@ impl Candidate {
         }
         sum.running = reported
             .saturating_add(u32::try_from(pending).unwrap_or(u32::MAX))
+            .saturating_sub(u32::try_from(ended).unwrap_or(u32::MAX))
             .max(ours);
         sum.rtt_us = u32::try_from(rtt_us.checked_div(rtts).unwrap_or(0)).unwrap_or(u32::MAX);
         #[allow(clippy::cast_precision_loss, reason = "few backends")]

@@ -114,8 +114,9 @@ impl Load {
     /// Takes another backend of the same domain in; `newer` says whose report came last.
     pub(crate) fn join(&mut self, other: &Self, newer: bool) {
         self.queued = self.queued.saturating_add(other.queued);
-        self.queued_input_tokens += other.queued_input_tokens;
-        self.pending_input_tokens += other.pending_input_tokens;
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.queued_input_tokens, other.queued_input_tokens);
+        add(&mut self.pending_input_tokens, other.pending_input_tokens);
         self.input_tps += other.input_tps;
         self.output_tps += other.output_tps;
         self.ewma_ttft_us = self.ewma_ttft_us.max(other.ewma_ttft_us);

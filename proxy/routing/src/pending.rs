@@ -27,10 +27,10 @@ impl Pending {
         }
     }
 
-    /// Takes back what no report has come after.
-    pub(crate) fn remove(&self, added: Added) {
+    /// Takes back what no report has come after; whether that was so.
+    pub(crate) fn remove(&self, added: Added) -> bool {
         if added.amount == 0 {
-            return;
+            return false;
         }
         let less = |word: u64| {
             (word >> AMOUNT_BITS == added.epoch).then(|| {
@@ -39,7 +39,7 @@ impl Pending {
             })
         };
         // A refusal means that a report came in between: nothing of it is left here.
-        let _ = self.0.fetch_update(Relaxed, Relaxed, less);
+        self.0.fetch_update(Relaxed, Relaxed, less).is_ok()
     }
 
     /// A report came: it knows of everything added so far.
@@ -71,9 +71,9 @@ mod tests {
         assert_eq!(pending.sum(), 7);
         pending.reported();
         let third = pending.add(3);
-        pending.remove(second);
+        assert!(!pending.remove(second));
         assert_eq!(pending.sum(), 3, "what a report knows is not taken back");
-        pending.remove(third);
+        assert!(pending.remove(third));
         assert_eq!(pending.sum(), 0);
     }
 

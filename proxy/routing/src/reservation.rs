@@ -53,6 +53,9 @@ impl Reservation {
 
     /// The first byte of the answer came `ttft_us` microseconds after the exchange was sent:
     /// moves the backend's averages, corrects its predictions and releases the waiting input.
+    ///
+    /// To be told of the first output: what comes before the input was worked through, and an error
+    /// that comes in its place, say nothing of how long that takes.
     #[allow(clippy::cast_precision_loss, reason = "an estimate")]
     pub fn first_byte(&mut self, ttft_us: u64) {
         self.backend.record_ttft_us(ttft_us);
@@ -63,6 +66,15 @@ impl Reservation {
             let rate = self.waiting_tokens as f32 * 1e6 / ttft_us.max(1) as f32;
             self.backend.observed_input_tps.sample(rate);
         }
+        self.release_input();
+    }
+
+    /// The answer came as a whole, `after_us` microseconds after the exchange was sent. How much of
+    /// that the input took is not known: it moves the backend's average, which stands in for rates
+    /// that are unknown, and no rate.
+    pub fn whole(&mut self, after_us: u64) {
+        self.backend.record_ttft_us(after_us);
+        self.expected = None;
         self.release_input();
     }
 
@@ -89,15 +101,19 @@ impl Reservation {
             self.backend.waiting_tokens.fetch_sub(released, Relaxed);
         }
         let pending = &self.backend.pending;
-        pending.waiting.remove(std::mem::take(&mut self.waiting));
-        pending.tokens.remove(std::mem::take(&mut self.tokens));
+        _ = pending.waiting.remove(std::mem::take(&mut self.waiting));
+        _ = pending.tokens.remove(std::mem::take(&mut self.tokens));
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.release_input();
-        self.backend.pending.running.remove(self.running);
+        let pending = &self.backend.pending;
+        if self.counts_pending() && !pending.running.remove(self.running) {
+            // The last report has it among those in progress.
+            pending.ended.add(1);
+        }
         self.backend.running.fetch_sub(1, Relaxed);
         self.backend.signal.raise();
     }
@@ -183,13 +199,39 @@ mod tests {
         after.await_input(&tokens(50));
         check(11, 5, 1_050, "the second is not");
         drop(before);
-        check(11, 5, 1_050, "nor is the end of the first");
+        check(10, 5, 1_050, "nor is the end of the first");
         after.first_byte(1_000);
-        check(11, 4, 1_000, "its input is worked through");
+        check(10, 4, 1_000, "its input is worked through");
         one.report(&report, 6);
+        check(10, 4, 1_000, "the report knows of all of it");
         drop(after);
-        check(10, 4, 1_000, "released once");
+        check(9, 4, 1_000, "but not of this");
+        one.report(&report, 7);
+        check(10, 4, 1_000, "it does now");
+        let mut early = one.reserve(0).unwrap();
+        early.await_input(&tokens(5_000));
+        one.report(&report, 8);
+        check(
+            10,
+            4,
+            5_000,
+            "a report that was on its way did not know of it",
+        );
+        drop(early);
+        check(9, 4, 1_000, "all is given back");
         assert_eq!(one.running(), 0);
+    }
+
+    #[test]
+    fn an_answer_as_a_whole_tells_of_no_rate() {
+        let one = backend();
+        let mut held = one.reserve(0).unwrap();
+        held.await_input(&tokens(500));
+        held.whole(20_000_000);
+        let load = one.load(0);
+        assert_eq!(load.ewma_ttft_us, 20_000_000);
+        assert_eq!((load.queued_input_tokens, load.input_tps), (0, 0.0));
+        assert!((load.bias - 1.0).abs() < 1e-6);
     }
 
     #[test]

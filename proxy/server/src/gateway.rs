@@ -15,6 +15,7 @@ use weir_dialect::Api;
 use crate::passthrough::Passage;
 use crate::request::serve::{Connection, serve};
 use crate::runtime::Runtime;
+use crate::upstream::is_undelivered;
 
 /// The application behind every listener.
 pub(crate) struct Gateway {
@@ -125,8 +126,37 @@ impl ProxyHttp for Gateway {
         ctx: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let retry = ctx.as_mut().is_some_and(|passage| passage.failed(&error));
+        let retry = ctx
+            .as_mut()
+            .is_some_and(|passage| passage.failed(&error, false));
         error.set_retry(retry);
+        error
+    }
+
+    /// A request that the backend has certainly not got goes to another one, whatever its method, while
+    /// all of it that was read from the caller is still there.
+    fn error_while_proxy(
+        &self,
+        peer: &HttpPeer,
+        session: &mut Session,
+        error: Box<Error>,
+        ctx: &mut Self::CTX,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let undelivered = is_undelivered(&error);
+        let mut error = error.more_context(format!("Peer: {peer}"));
+        let downstream = &session.downstream_session;
+        let whole = !downstream.retry_buffer_truncated() && downstream.response_written().is_none();
+        if undelivered && whole {
+            let retry = ctx
+                .as_mut()
+                .is_some_and(|passage| passage.failed(&error, client_reused));
+            error.set_retry(retry);
+        } else if whole && downstream.req_header().method.is_idempotent() {
+            error.retry.decide_reuse(client_reused);
+        } else {
+            error.set_retry(false);
+        }
         error
     }
 

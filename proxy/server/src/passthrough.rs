@@ -14,17 +14,20 @@ use weir_pipeline::facts::{ResponseFacts, Transport};
 use weir_pipeline::verdict::End;
 use weir_routing::Demand;
 
+use crate::members::Way;
 use crate::request::exchange::Exchange;
 use crate::request::forward::note_failure;
 use crate::request::headers::{self, HINTS, X_REQUEST_ID};
 use crate::request::hints::Hints;
 use crate::request::refuse::{self, Refusal};
+use crate::request::relay::{self, Arrival};
 use crate::request::route::{Chosen, Selection};
 use crate::request::serve::Connection;
-use crate::request::{classify, relay, settle, trace};
+use crate::request::{classify, settle, trace};
 use crate::runtime::Runtime;
 use crate::snapshot::{Route, Snapshot, Upstream};
 use crate::telemetry::Active;
+use crate::workers::seat::STREAM_IDLE;
 
 /// A pass-through exchange, admitted.
 pub(crate) struct Passage {
@@ -116,13 +119,25 @@ impl Passage {
         // An upgraded connection may be silent for as long as its ends like.
         peer.options.read_timeout = (!self.upgrade).then_some(self.upstream.first_byte_timeout);
         peer.options.write_timeout = Some(self.upstream.write_timeout);
-        peer.options.idle_timeout = Some(self.upstream.idle_timeout);
+        peer.options.idle_timeout = Some(match &target.way {
+            Way::Tcp(..) => self.upstream.idle_timeout,
+            Way::Tunnel(_) => self.upstream.idle_timeout.min(STREAM_IDLE),
+        });
         self.chosen = Some(chosen);
         Ok(Box::new(peer))
     }
 
-    /// A backend could not be reached; whether another is to be tried.
-    pub(crate) fn failed(&mut self, error: &Error) -> bool {
+    /// A backend was not reached, or did not get the request; whether there is another try. `stale`:
+    /// it had closed a connection that was kept, which is nobody's fault.
+    pub(crate) fn failed(&mut self, error: &Error, stale: bool) -> bool {
+        if stale {
+            self.chosen = None;
+            // Another connection to the same backend is no other try; how many there are at most is
+            // pingora's to say.
+            let progress = &mut self.exchange.progress;
+            progress.tries = progress.tries.saturating_sub(1);
+            return !self.exchange.is_out_of_time();
+        }
         self.blame();
         if self.exchange.held.is_none() {
             self.exchange.held = Some(Refusal::upstream_failed(error));
@@ -192,7 +207,8 @@ impl Passage {
         self.exchange.progress.upstream_status = Some(response.status.as_u16());
         self.exchange.progress.status = response.status.as_u16();
         if let Some(chosen) = &mut self.chosen {
-            relay::arrived(&mut self.exchange, &mut chosen.reservation);
+            let reservation = &mut chosen.reservation;
+            relay::arrived(&mut self.exchange, reservation, Arrival::Whole);
         }
         let internal: Vec<_> = response
             .headers

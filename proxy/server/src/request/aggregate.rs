@@ -18,8 +18,9 @@ use crate::request::forward::Failure;
 use crate::request::opening::Fault;
 use crate::request::patience::{CallerGone, while_heard};
 use crate::request::refuse::Refusal;
+use crate::request::relay::{self, Arrival};
 use crate::request::serve::Connection;
-use crate::request::{headers, relay, stream};
+use crate::request::{headers, stream};
 use crate::snapshot::Upstream;
 
 /// Consumes the stream and answers with its result. An `Err` means that nothing has reached the
@@ -40,10 +41,10 @@ pub(crate) async fn relay(
         // Where tokens were spent on it, asking again would spend them twice.
         let spent = exchange.progress.output_bytes > 0;
         return Err(match last.map(|data| Fault::read(&data)) {
-            None if spent => Failure::last(Refusal::no_terminal_event()),
+            None if spent => Failure::last(Refusal::no_terminal_event()).blaming(true),
             None => Failure::broken(Refusal::no_terminal_event(), upstream),
             Some(fault) if spent || !fault.may_pass => {
-                Failure::last(Refusal::upstream_said(fault.message))
+                Failure::last(Refusal::upstream_said(fault.message)).blaming(fault.may_pass)
             }
             Some(fault) => Failure::next(Refusal::upstream_said(fault.message)),
         });
@@ -70,12 +71,12 @@ async fn last_event(
         let pieces = while_heard(downstream, pin!(stream::next_pieces(session)))
             .await
             .map_err(|CallerGone| Failure::gone())?;
-        if !pieces.data.is_empty() {
-            relay::arrived(exchange, reservation);
-        }
         let last = events
             .result(exchange, &pieces, &mut error)
             .map_err(|broken| Failure::last(Refusal::broken(broken)))?;
+        if events.has_said {
+            relay::arrived(exchange, reservation, Arrival::FirstOutput);
+        }
         if last.is_some() {
             return Ok(last);
         }

@@ -14,7 +14,7 @@ use weir_pipeline::chain::{Chain, Stop};
 use weir_pipeline::verdict::{End, EventVerdict, StreamEvent};
 
 use crate::request::exchange::Exchange;
-use crate::request::opening::{Fault, Heard, Opening};
+use crate::request::opening::{self, Fault, Heard, Opening};
 use crate::request::refuse::Refusal;
 
 /// What the upstream has sent since the last look.
@@ -79,6 +79,8 @@ pub(crate) struct Events {
     /// The caller did not ask for the usage chunk that the upstream was made to send.
     hides_usage: bool,
     seq: u32,
+    /// An event that says something of the answer has passed.
+    pub(crate) has_said: bool,
     /// The last event by the rules of the API has passed.
     pub(crate) whole: bool,
     /// The event that holds the result has passed.
@@ -100,6 +102,7 @@ impl Events {
             hides_usage: exchange.api == Api::ChatCompletions
                 && call.is_some_and(|call| call.peek.include_usage != Some(true)),
             seq: 0,
+            has_said: false,
             whole: false,
             terminal: false,
             stopped: false,
@@ -229,6 +232,11 @@ impl Events {
         }
         let facts = event_facts(exchange.api, event.name(), event.data());
         self.observe(exchange, &facts);
+        if facts.is_error {
+            let fault = Fault::read(event.data());
+            exchange.progress.end = End::UpstreamError;
+            exchange.progress.callers_fault = !fault.may_pass;
+        }
         if let Some(hop) = &mut exchange.hop
             && (self.seq == 0 || facts.finish)
         {
@@ -265,9 +273,7 @@ impl Events {
                 None => progress.usage = Some(usage),
             }
         }
-        if facts.is_error {
-            progress.end = End::UpstreamError;
-        }
+        self.has_said |= !facts.is_error && opening::says(facts);
         // A provider that ends with a finished choice but no `[DONE]` has said all it had to say.
         self.whole |= facts.terminal || facts.finish || facts.is_error;
         self.terminal |= facts.terminal;

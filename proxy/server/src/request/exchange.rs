@@ -70,11 +70,11 @@ pub(crate) struct Progress {
     pub(crate) observation: Option<Observation>,
     /// The backend in use, or the last one.
     pub(crate) backend: Option<Arc<str>>,
-    /// How many upstream tries were made.
+    /// How many backends were tried.
     pub(crate) tries: u16,
     /// When the last request was sent upstream.
     pub(crate) sent_at: Option<Instant>,
-    /// When the first byte of the body, or the first event with content, came.
+    /// When the body, or the first event that says something, came; none: no answer that counts.
     pub(crate) first_byte_at: Option<Instant>,
     /// The status of the upstream's answer, once there was one.
     pub(crate) upstream_status: Option<u16>,
@@ -92,6 +92,8 @@ pub(crate) struct Progress {
     pub(crate) response_bytes: u64,
     /// How it ended.
     pub(crate) end: End,
+    /// The backend says that the request would fail anywhere.
+    pub(crate) callers_fault: bool,
     /// Stable code of the refusal, for the log.
     pub(crate) code: Option<Arc<str>>,
 }

@@ -31,6 +31,8 @@ pub(crate) struct Failure {
     /// The connection was an old one that the backend has closed just now: the same backend may be
     /// asked once more on a new one.
     pub(crate) stale: bool,
+    /// The backend is to blame: enough of these in a row take it out for a while.
+    pub(crate) blames: bool,
 }
 
 /// How an upstream try failed.
@@ -49,16 +51,23 @@ impl Failure {
             refusal,
             retry: true,
             stale: false,
+            blames: true,
         }
     }
 
-    /// No other backend is to be asked.
+    /// No other backend is to be asked; the one that was is not to blame.
     pub(crate) fn last(refusal: Refusal) -> Self {
         Self {
             refusal,
             retry: false,
             stale: false,
+            blames: false,
         }
+    }
+
+    /// The same, and whether the backend is to blame.
+    pub(crate) fn blaming(self, blames: bool) -> Self {
+        Self { blames, ..self }
     }
 
     /// The caller left.
@@ -72,6 +81,7 @@ impl Failure {
             refusal,
             retry: upstream.table.resend == Resend::Unanswered,
             stale: false,
+            blames: true,
         }
     }
 
@@ -87,6 +97,7 @@ impl Failure {
             refusal: Refusal::upstream_failed(&tried.error),
             retry,
             stale: tried.reused && retry && !timed_out,
+            blames: true,
         }
     }
 }
@@ -114,11 +125,13 @@ pub(crate) async fn forward(
         let failure = loop {
             match attempt(exchange, downstream, &upstream, &mut chosen, &body, wanted).await {
                 Ok(connection) => {
-                    if matches!(exchange.progress.end, End::UpstreamError | End::Timeout) {
-                        note_failure(exchange, &upstream, &chosen.reservation);
-                    } else {
+                    let progress = &exchange.progress;
+                    let failed = matches!(progress.end, End::UpstreamError | End::Timeout);
+                    if !failed || progress.callers_fault {
                         chosen.reservation.backend().record_success();
                         selection.remember(exchange, &chosen);
+                    } else {
+                        note_failure(exchange, &upstream, &chosen.reservation);
                     }
                     return Ok(connection);
                 }
@@ -126,7 +139,7 @@ pub(crate) async fn forward(
                 Err(failure) => break failure,
             }
         };
-        if failure.refusal.end() != End::ClientGone {
+        if failure.blames {
             note_failure(exchange, &upstream, &chosen.reservation);
         }
         if !failure.retry || tries_left == 0 || exchange.is_out_of_time() {
@@ -162,11 +175,13 @@ async fn attempt(
     let reservation = &mut chosen.reservation;
     let head = upstream_request::head(exchange, upstream, target, body).map_err(Failure::last)?;
     exchange.progress.backend = Some(reservation.backend().id().clone());
-    exchange.progress.tries += 1;
+    // A second connection to the same backend is no other try.
+    exchange.progress.tries += u16::from(wanted == Wanted::Any);
     exchange.progress.upstream_status = None;
     // What an earlier try has said does not count: nobody has seen it.
     exchange.progress.usage = None;
     exchange.progress.usage_final = false;
+    exchange.progress.callers_fault = false;
     exchange.progress.output_bytes = 0;
     exchange.progress.first_byte_at = None;
     let facts = exchange.facts.as_ref();

@@ -38,12 +38,7 @@ impl Opening {
         if facts.is_error {
             return Heard::Failed(Fault::read(event.data()));
         }
-        let says = !facts.delta.is_empty()
-            || facts.hidden_bytes > 0
-            || facts.finish
-            || facts.terminal
-            || facts.usage_only;
-        if says || self.bytes + event.raw.len() > HELD_BYTES_MAX {
+        if says(facts) || self.bytes + event.raw.len() > HELD_BYTES_MAX {
             Heard::Begun
         } else {
             Heard::Nothing
@@ -60,6 +55,15 @@ impl Opening {
     pub(crate) fn release(self) -> Vec<SseEvent> {
         self.events
     }
+}
+
+/// Whether an event says something of the answer, or that there is nothing to say.
+pub(crate) fn says(facts: &EventFacts<'_>) -> bool {
+    !facts.delta.is_empty()
+        || facts.hidden_bytes > 0
+        || facts.finish
+        || facts.terminal
+        || facts.usage_only
 }
 
 impl Fault {

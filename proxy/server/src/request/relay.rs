@@ -85,14 +85,22 @@ pub(crate) async fn relay(
         Unreadable::Failed(error) => Failure::broken(Refusal::upstream_failed(&error), upstream),
     })?;
     if declined && may_retry(exchange, upstream) {
-        return Err(Failure::next(Refusal::no_backend(&upstream.name)));
+        // Who has too much to do is not ill.
+        let blames = status != StatusCode::TOO_MANY_REQUESTS;
+        return Err(Failure::next(Refusal::no_backend(&upstream.name)).blaming(blames));
     }
     if exchange.progress.head_sent {
         // The caller was promised events while the backend took its time.
-        return Err(Failure::last(Refusal::not_a_stream(status, &body)));
+        let blames = status.is_server_error();
+        return Err(Failure::last(Refusal::not_a_stream(status, &body)).blaming(blames));
     }
-    arrived(exchange, reservation);
+    let arrival = match exchange.api {
+        // All of the work is on the input.
+        Api::Embeddings => Arrival::FirstOutput,
+        _ => Arrival::Whole,
+    };
     let body = if status.is_success() {
+        arrived(exchange, reservation, arrival);
         observed(exchange, body)
     } else {
         body
@@ -153,8 +161,17 @@ pub(crate) fn may_retry(exchange: &Exchange, upstream: &Upstream) -> bool {
         && (tries as usize) < upstream.members(&exchange.runtime).targets.len()
 }
 
-/// Notes the first byte of an answer.
-pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation) {
+/// What of an answer has arrived.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Arrival {
+    /// The first output: all before it was work on the input.
+    FirstOutput,
+    /// All of it at once: how much of the time was work on the input is not known.
+    Whole,
+}
+
+/// Notes the first output of a backend that answers well.
+pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation, arrival: Arrival) {
     if exchange.progress.first_byte_at.is_some() {
         return;
     }
@@ -165,9 +182,20 @@ pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation) {
         .sent_at
         .map_or(0, |sent| (now - sent).as_micros());
     let since_us = u64::try_from(since).unwrap_or(u64::MAX);
-    reservation.first_byte(since_us);
-    if let Some(observation) = &mut exchange.progress.observation {
-        observation.first_output(since_us);
+    let observation = &mut exchange.progress.observation;
+    match arrival {
+        Arrival::FirstOutput => {
+            reservation.first_byte(since_us);
+            if let Some(observation) = observation {
+                observation.first_output(since_us);
+            }
+        }
+        Arrival::Whole => {
+            reservation.whole(since_us);
+            if let Some(observation) = observation {
+                observation.leave_queue();
+            }
+        }
     }
 }
 

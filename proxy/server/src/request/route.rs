@@ -16,7 +16,7 @@ use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
 use crate::snapshot::Upstream;
 
-/// Longest time a routing filter may make an exchange wait in all.
+/// Longest time a routing filter may make an exchange wait in all, unless its caller says another.
 const ROUTE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often one that waits for a slot looks for itself: whoever has the turn may be kept from looking
 /// by a caller that is slow to read.
@@ -29,6 +29,8 @@ pub(crate) struct Selection {
     upstream: Arc<Upstream>,
     members: Arc<Members>,
     tried: Vec<Arc<Backend>>,
+    /// For how long the exchange has waited for somebody, over all tries.
+    waited: Duration,
     /// The conversation, if it may come back.
     conversation: Option<u128>,
 }
@@ -57,6 +59,7 @@ impl Selection {
             upstream: Arc::clone(upstream),
             members,
             tried: Vec::new(),
+            waited: Duration::ZERO,
             conversation,
         }
     }
@@ -66,9 +69,13 @@ impl Selection {
         self.tried.push(Arc::clone(backend));
     }
 
-    /// This backend has answered well: the conversation is remembered to be there.
+    /// This backend has answered; if well, the conversation is remembered to be there.
     pub(crate) fn remember(&self, exchange: &Exchange, chosen: &Chosen) {
         let Some(key) = self.conversation else { return };
+        let status = exchange.progress.upstream_status.unwrap_or_default();
+        if !(200..300).contains(&status) {
+            return;
+        }
         let runtime = &exchange.runtime;
         runtime
             .last_domains
@@ -83,14 +90,16 @@ impl Selection {
         exchange: &mut Exchange,
         mut downstream: Option<&mut ServerSession>,
     ) -> Result<Chosen, Refusal> {
-        let begun = Instant::now();
+        let (begun, before) = (Instant::now(), self.waited);
         let priority = exchange
             .facts
             .as_ref()
             .and_then(|facts| facts.view.priority);
         let priority = priority.unwrap_or(u32::MAX);
         let mut waiting: Option<Waiting> = None;
-        let max_wait = exchange.hints.max_wait.unwrap_or(self.upstream.max_wait);
+        let asked = exchange.hints.max_wait;
+        let max_wait = asked.unwrap_or(self.upstream.max_wait);
+        let filter_wait_max = asked.unwrap_or(ROUTE_WAIT_MAX);
         let mut may_take = max_wait.is_zero() || !self.members.cluster.is_taken_before(priority);
         loop {
             let excluded = self.excluded();
@@ -102,10 +111,11 @@ impl Selection {
             let choice = self.rank(exchange, &candidates).await?;
             let (pause, limit) = match self.reserve(&candidates, &choice, may_take) {
                 Ok(chosen) => return Ok(chosen),
-                Err(Busy::Until(pause)) => (pause, ROUTE_WAIT_MAX),
+                Err(Busy::Until(pause)) => (pause, filter_wait_max),
                 Err(Busy::Full) => (LOOK_INTERVAL, max_wait),
             };
-            let left = limit.saturating_sub(begun.elapsed());
+            self.waited = before + begun.elapsed();
+            let left = limit.saturating_sub(self.waited);
             if left.is_zero() {
                 return Err(Refusal::overloaded(&self.upstream.name));
             }

@@ -16,7 +16,7 @@ use crate::request::exchange::Exchange;
 use crate::request::forward::Failure;
 use crate::request::patience::{CallerGone, while_waiting};
 use crate::request::refuse::Refusal;
-use crate::request::relay;
+use crate::request::relay::{self, Arrival};
 use crate::request::serve::Connection;
 use crate::snapshot::Upstream;
 
@@ -50,10 +50,10 @@ pub(crate) async fn relay(
             Ok(pieces) => pieces,
             Err(CallerGone) => return Ok(Connection::lost(exchange)),
         };
-        if !pieces.data.is_empty() {
-            relay::arrived(exchange, reservation);
-        }
         let (out, halt) = events.relayed(exchange, &pieces, may_fall_back);
+        if events.has_said {
+            relay::arrived(exchange, reservation, Arrival::FirstOutput);
+        }
         let ended = pieces.end.is_some();
         let broken = match (halt, pieces.end) {
             (Some(Halt::Unbegun(fault)), _) => {

@@ -115,17 +115,24 @@ impl Observation {
         if !self.waits {
             return;
         }
-        let mut counts = self.observer.counts.lock();
-        self.waits = false;
-        self.observer
-            .leave_queue(&mut counts, self.input_tokens, self.priority);
+        self.leave_queue();
         if self.input_tokens == 0 {
             return;
         }
+        let mut counts = self.observer.counts.lock();
         let samples = counts.now.samples.get_or_insert_with(Samples::default);
         samples.count += 1;
         samples.input_tokens += self.input_tokens;
         samples.prefill_us += since_us;
+    }
+
+    /// The input was worked through.
+    pub(crate) fn leave_queue(&mut self) {
+        if std::mem::take(&mut self.waits) {
+            let mut counts = self.observer.counts.lock();
+            self.observer
+                .leave_queue(&mut counts, self.input_tokens, self.priority);
+        }
     }
 
     /// The answer is whole.
@@ -139,14 +146,10 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        let mut counts = self.observer.counts.lock();
-        let now = &mut counts.now;
+        self.leave_queue();
+        let now = &mut self.observer.counts.lock().now;
         now.running = now.running.saturating_sub(1);
         now.running_input_tokens = now.running_input_tokens.saturating_sub(self.input_tokens);
-        if self.waits {
-            self.observer
-                .leave_queue(&mut counts, self.input_tokens, self.priority);
-        }
     }
 }
 
