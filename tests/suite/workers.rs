@@ -295,11 +295,10 @@ async fn a_caller_that_leaves_ends_the_work() {
 #[tokio::test]
 async fn a_model_server_that_is_gone_is_nobodys_loss() {
     let listen = free_udp();
-    let route = "[[routes]]\npath_prefix = \"/echo\"\ncluster = \"sim\"\nworkers_of = \"demo/sim\"";
     let config = ConfigText::new(&[])
         .cluster("workers = true")
         .more(&workers(listen))
-        .more(route);
+        .more(ROUTE);
     let gateway = Gateway::start(&config.text()).await;
     let (one, two) = (Simulated::start().await, Simulated::start().await);
     let settings = [
@@ -443,15 +442,41 @@ async fn a_thousand_streams_share_a_tunnel() {
     }
 }
 
+/// A route to whoever serves the model.
+const ROUTE: &str =
+    "[[routes]]\npath_prefix = \"/echo\"\ncluster = \"sim\"\nworkers_of = \"demo/sim\"\n";
+
+#[tokio::test]
+async fn a_route_meets_streams_that_have_ended() {
+    let listen = free_udp();
+    let config = ConfigText::new(&[]).cluster("workers = true");
+    let config = config.more(&workers(listen)).more(ROUTE);
+    let gateway = Gateway::start(&config.text()).await;
+    let upstream = Upstream::scripted(async |mut connection: Connection| {
+        // It does not say that it closes the connection after that.
+        if connection.request().await.is_ok() {
+            connection.send(answer("200 OK", "text/plain", "ok")).await;
+        }
+    });
+    let upstream = upstream.await;
+    let _agent = Agent::start("w1", upstream.address(), &[listen]);
+    serving(&gateway, 1).await;
+    for _ in 0..20 {
+        let answer = send(gateway.address(), post("/echo", "once".to_owned())).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
+}
+
 #[tokio::test]
 async fn a_route_reaches_workers() {
     let listen = free_udp();
-    let routes = "[[routes]]\npath_prefix = \"/echo\"\ncluster = \"sim\"\nworkers_of = \"demo/sim\"\n\
-        [[routes]]\npath_prefix = \"/echo/none\"\ncluster = \"sim\"\nworkers_of = \"demo/none\"";
+    let nobodys =
+        "[[routes]]\npath_prefix = \"/echo/none\"\ncluster = \"sim\"\nworkers_of = \"demo/none\"";
     let config = ConfigText::new(&[])
         .cluster("workers = true")
         .more(&workers(listen))
-        .more(routes);
+        .more(ROUTE)
+        .more(nobodys);
     let gateway = Gateway::start(&config.text()).await;
     let simulated = Simulated::start().await;
     let _agent = Agent::start("w1", simulated.address(), &[listen]);

@@ -128,9 +128,14 @@ impl Requests {
 
     /// Forgets who is in progress: the stream broke, and what finished meanwhile is not known.
     pub(crate) fn clear(&mut self) {
+        let mut before = std::mem::take(&mut self.before);
         let generated = |(id, seen): (String, Seen)| (id, seen.generated);
+        before.extend(self.requests.drain().map(generated));
+        if before.len() > REQUESTS_MAX {
+            before.clear();
+        }
         *self = Self {
-            before: self.requests.drain().map(generated).collect(),
+            before,
             ..Self::default()
         };
     }
@@ -209,6 +214,10 @@ mod tests {
             "the stream was opened anew"
         );
         assert_eq!(take(&line("c", 90, 6, false), 350), progress(6, None));
+        requests.clear();
+        requests.clear();
+        let mut take = |text: &str, ms| requests.take(text.as_bytes(), at(ms)).unwrap();
+        assert_eq!(take(&line("b", 90, 7, false), 360), progress(1, None));
     }
 
     #[test]

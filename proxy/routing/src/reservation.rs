@@ -14,6 +14,8 @@ pub struct Reservation {
     backend: Arc<Backend>,
     running: Added,
     waiting_tokens: u64,
+    /// Input that waited when this one's was added, its own and all that is worked through before.
+    queued_tokens: u64,
     waiting: Added,
     tokens: Added,
     expected: Option<Outlook>,
@@ -26,6 +28,7 @@ impl Reservation {
             backend,
             running: Added::default(),
             waiting_tokens: 0,
+            queued_tokens: 0,
             waiting: Added::default(),
             tokens: Added::default(),
             expected: None,
@@ -42,9 +45,11 @@ impl Reservation {
         self.release_input();
         self.expected = Some(self.backend.outlook(demand));
         self.waiting_tokens = demand.input_tokens;
-        self.backend
+        let before = self
+            .backend
             .waiting_tokens
             .fetch_add(demand.input_tokens, Relaxed);
+        self.queued_tokens = before.saturating_add(demand.input_tokens);
         if self.counts_pending() {
             self.waiting = self.backend.pending.waiting.add(1);
             self.tokens = self.backend.pending.tokens.add(demand.input_tokens);
@@ -63,7 +68,9 @@ impl Reservation {
             self.backend.learn(&expected, ttft_us as f64);
         }
         if self.waiting_tokens > 0 {
-            let rate = self.waiting_tokens as f32 * 1e6 / ttft_us.max(1) as f32;
+            // What waited before it was worked through in this time too: else a queue would count
+            // twice, as itself and as a slow backend.
+            let rate = self.queued_tokens as f32 * 1e6 / ttft_us.max(1) as f32;
             self.backend.observed_input_tps.sample(rate);
         }
         self.release_input();
@@ -220,6 +227,20 @@ mod tests {
         drop(early);
         check(9, 4, 1_000, "all is given back");
         assert_eq!(one.running(), 0);
+    }
+
+    #[test]
+    fn a_queue_is_not_taken_for_a_slow_backend() {
+        let one = backend();
+        let mut held: Vec<_> = (0..4).map(|_| one.reserve(0).unwrap()).collect();
+        for reservation in &mut held {
+            reservation.await_input(&tokens(1_000));
+        }
+        for (place, reservation) in (1..).zip(&mut held) {
+            reservation.first_byte(place * 100_000);
+        }
+        let rate = one.load(0).input_tps;
+        assert!((rate - 10_000.0).abs() < 1.0, "{rate}");
     }
 
     #[test]

@@ -131,21 +131,19 @@ impl Compiler<'_> {
                 (name.clone(), Arc::new(Chain::new(name, members)))
             })
             .collect();
-        let no_room = |key: &str| {
+        let no_room = || {
             let message = "the process has no room for more names of models and settings";
             vec![self.error(
                 &text,
-                key,
+                "functions",
                 message.to_owned(),
                 "restart the gateway: names of earlier configurations are kept",
             )]
         };
         let functions = self
             .functions(&config, &chains, &upstreams)
-            .ok_or_else(|| no_room("functions"))?;
-        let routes = self
-            .routes(&config, &chains, &upstreams)
-            .ok_or_else(|| no_room("routes"))?;
+            .ok_or_else(no_room)?;
+        let routes = self.routes(&config, &chains, &upstreams);
         let worker_tokens =
             key_tables::worker_tokens(&config.workers, &self.host.services().interner);
         let default_chain = chains
@@ -408,13 +406,13 @@ impl Compiler<'_> {
         Some(functions)
     }
 
-    /// `None` when there is no room for another pool of workers.
+    /// Each with its cluster, as that serves the model whose workers it reaches.
     fn routes(
         &self,
         config: &Config,
         chains: &HashMap<String, Arc<Chain>>,
         upstreams: &BTreeMap<String, Arc<Upstream>>,
-    ) -> Option<Vec<Route>> {
+    ) -> Vec<Route> {
         let mut routes = Vec::with_capacity(config.routes.len());
         for table in &config.routes {
             let Some(upstream) = upstreams.get(&table.cluster) else {
@@ -437,7 +435,7 @@ impl Compiler<'_> {
         routes.sort_by_key(|route| {
             std::cmp::Reverse((route.table.path_prefix.len(), route.table.host.is_some()))
         });
-        Some(routes)
+        routes
     }
 
     /// A cluster as it serves one model: by its endpoints and whoever has dialled in for that model.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use http::Method;
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
+use pingora::protocols::ALPN;
 use pingora::proxy::{FailToProxy, ProxyHttp, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -126,15 +127,14 @@ impl ProxyHttp for Gateway {
         ctx: &mut Self::CTX,
         mut error: Box<Error>,
     ) -> Box<Error> {
-        let retry = ctx
-            .as_mut()
-            .is_some_and(|passage| passage.failed(&error, false));
+        let retry = ctx.as_mut().is_some_and(|passage| passage.failed(&error));
         error.set_retry(retry);
         error
     }
 
-    /// A request that the backend has certainly not got goes to another one, whatever its method, while
-    /// all of it that was read from the caller is still there.
+    /// A request that the backend has certainly not got goes to another one, whatever its method, and
+    /// one that may run twice after a kept connection has failed; while all of it that was read from
+    /// the caller is still there.
     fn error_while_proxy(
         &self,
         peer: &HttpPeer,
@@ -147,16 +147,16 @@ impl ProxyHttp for Gateway {
         let mut error = error.more_context(format!("Peer: {peer}"));
         let downstream = &session.downstream_session;
         let whole = !downstream.retry_buffer_truncated() && downstream.response_written().is_none();
-        if undelivered && whole {
-            let retry = ctx
+        // Connections of HTTP/2 are shared: that one was there before says nothing.
+        let kept = client_reused && peer.options.alpn == ALPN::H1;
+        let idempotent = downstream.req_header().method.is_idempotent();
+        error.retry.decide_reuse(client_reused);
+        let may_retry = whole && (undelivered || idempotent && error.retry());
+        let retry = may_retry
+            && ctx
                 .as_mut()
-                .is_some_and(|passage| passage.failed(&error, client_reused));
-            error.set_retry(retry);
-        } else if whole && downstream.req_header().method.is_idempotent() {
-            error.retry.decide_reuse(client_reused);
-        } else {
-            error.set_retry(false);
-        }
+                .is_some_and(|passage| kept && passage.met_stale() || passage.failed(&error));
+        error.set_retry(retry);
         error
     }
 

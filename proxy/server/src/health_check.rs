@@ -79,7 +79,15 @@ fn endpoints(runtime: &Runtime, snapshot: &Snapshot) -> HashMap<Endpoint, Asked>
                 health: health.clone(),
                 backends: Vec::new(),
             });
-            asked.backends.push(Arc::clone(&member.backend));
+            // A model and a route to it are served by the same backends.
+            let backend = &member.backend;
+            if !asked
+                .backends
+                .iter()
+                .any(|known| Arc::ptr_eq(known, backend))
+            {
+                asked.backends.push(Arc::clone(backend));
+            }
         }
     }
     found

@@ -39,6 +39,7 @@ pub(crate) struct Passage {
     /// The backend in use.
     chosen: Option<Chosen>,
     upgrade: bool,
+    has_met_stale: bool,
     _active: Active,
 }
 
@@ -65,6 +66,7 @@ impl Passage {
                 path: stripped(route, downstream.req_header()),
                 chosen: None,
                 upgrade: downstream.req_header().headers.contains_key(UPGRADE),
+                has_met_stale: false,
                 exchange,
                 _active: active,
             })),
@@ -127,17 +129,20 @@ impl Passage {
         Ok(Box::new(peer))
     }
 
-    /// A backend was not reached, or did not get the request; whether there is another try. `stale`:
-    /// it had closed a connection that was kept, which is nobody's fault.
-    pub(crate) fn failed(&mut self, error: &Error, stale: bool) -> bool {
-        if stale {
+    /// The backend has closed a connection that was kept, which is nobody's fault; whether a
+    /// connection is tried once more, which is no other try. That is so once.
+    pub(crate) fn met_stale(&mut self) -> bool {
+        let first = !std::mem::replace(&mut self.has_met_stale, true);
+        if first {
             self.chosen = None;
-            // Another connection to the same backend is no other try; how many there are at most is
-            // pingora's to say.
             let progress = &mut self.exchange.progress;
             progress.tries = progress.tries.saturating_sub(1);
-            return !self.exchange.is_out_of_time();
         }
+        first && !self.exchange.is_out_of_time()
+    }
+
+    /// A backend was not reached, or did not get the request; whether there is another try.
+    pub(crate) fn failed(&mut self, error: &Error) -> bool {
         self.blame();
         if self.exchange.held.is_none() {
             self.exchange.held = Some(Refusal::upstream_failed(error));
@@ -206,7 +211,8 @@ impl Passage {
         }
         self.exchange.progress.upstream_status = Some(response.status.as_u16());
         self.exchange.progress.status = response.status.as_u16();
-        if let Some(chosen) = &mut self.chosen {
+        let well = response.status.is_success() || response.status.is_informational();
+        if let Some(chosen) = self.chosen.as_mut().filter(|_| well) {
             let reservation = &mut chosen.reservation;
             relay::arrived(&mut self.exchange, reservation, Arrival::Whole);
         }

@@ -193,7 +193,7 @@ pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation, ar
         Arrival::Whole => {
             reservation.whole(since_us);
             if let Some(observation) = observation {
-                observation.leave_queue();
+                observation.answered(since_us);
             }
         }
     }

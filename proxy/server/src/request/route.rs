@@ -109,12 +109,12 @@ impl Selection {
                 return Err(self.nobody(exchange));
             }
             let choice = self.rank(exchange, &candidates).await?;
+            self.waited = before + begun.elapsed();
             let (pause, limit) = match self.reserve(&candidates, &choice, may_take) {
                 Ok(chosen) => return Ok(chosen),
                 Err(Busy::Until(pause)) => (pause, filter_wait_max),
                 Err(Busy::Full) => (LOOK_INTERVAL, max_wait),
             };
-            self.waited = before + begun.elapsed();
             let left = limit.saturating_sub(self.waited);
             if left.is_zero() {
                 return Err(Refusal::overloaded(&self.upstream.name));

@@ -81,7 +81,7 @@ fn learn(exchange: &Exchange, usage: &Usage) {
 pub(crate) struct Times {
     /// Before the upstream was asked.
     pub(crate) queue: Duration,
-    /// From head read to the first byte of the answer.
+    /// From head read to the first output, or to an answer that came as a whole.
     pub(crate) ttft: Option<Duration>,
     /// From head read to last byte written.
     pub(crate) total: Duration,

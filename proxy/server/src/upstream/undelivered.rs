@@ -5,8 +5,8 @@ use std::io;
 use std::iter::successors;
 use std::os::fd::AsRawFd;
 
-use pingora::RetryType;
 use pingora::protocols::l4::ext::get_tcp_info;
+use pingora::{ErrorType, RetryType};
 use tokio::net::TcpStream;
 
 /// The backend never had the whole request, so it has done nothing about it: it may be sent again.
@@ -24,7 +24,8 @@ impl From<Undelivered> for io::Error {
 /// server), or that it was not processed: a stream refused, or beyond those of an HTTP/2 connection
 /// going away (RFC 9113, 8.7).
 pub(crate) fn is_undelivered(error: &pingora::Error) -> bool {
-    if matches!(error.retry, RetryType::Decided(true)) {
+    // What breaks the rules of HTTP/2 says nothing of what was done before.
+    if matches!(error.retry, RetryType::Decided(true)) && *error.etype() != ErrorType::InvalidH2 {
         return true;
     }
     let Some(cause) = error.cause.as_deref() else {

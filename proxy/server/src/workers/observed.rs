@@ -32,6 +32,8 @@ pub(crate) struct Observation {
     input_tokens: u64,
     priority: u32,
     waits: bool,
+    /// What an answer took that came as a whole, microseconds.
+    took_us: u64,
 }
 
 impl Observer {
@@ -67,6 +69,7 @@ impl Observer {
             input_tokens,
             priority,
             waits: true,
+            took_us: 0,
         }
     }
 
@@ -126,8 +129,13 @@ impl Observation {
         samples.prefill_us += since_us;
     }
 
-    /// The input was worked through.
-    pub(crate) fn leave_queue(&mut self) {
+    /// The answer came as a whole so long after the request was sent.
+    pub(crate) fn answered(&mut self, took_us: u64) {
+        self.took_us = took_us;
+        self.leave_queue();
+    }
+
+    fn leave_queue(&mut self) {
         if std::mem::take(&mut self.waits) {
             let mut counts = self.observer.counts.lock();
             self.observer
@@ -135,12 +143,12 @@ impl Observation {
         }
     }
 
-    /// The answer is whole.
+    /// The answer is whole; its output took so long after the first of it.
     pub(crate) fn whole(&mut self, output_tokens: u64, generating_us: u64) {
         let mut counts = self.observer.counts.lock();
         let samples = counts.now.samples.get_or_insert_with(Samples::default);
         samples.output_tokens += output_tokens;
-        samples.decode_us += generating_us;
+        samples.decode_us += generating_us.max(self.took_us);
     }
 }
 

@@ -11,15 +11,9 @@ use crate::workers::seat::Link;
 /// All workers of this gateway.
 #[derive(Default)]
 pub(crate) struct Workers {
-    pools: Mutex<HashMap<Served, Arc<Pool>>>,
+    /// By function and model.
+    pools: Mutex<HashMap<Box<str>, HashMap<Box<str>, Arc<Pool>>>>,
     links: Mutex<HashMap<Name, Arc<Link>>>,
-}
-
-/// A model of a function.
-#[derive(PartialEq, Eq, Hash)]
-struct Served {
-    function: Box<str>,
-    model: Box<str>,
 }
 
 /// A worker of a function.
@@ -53,36 +47,27 @@ impl Workers {
     /// The pool of a model that the configuration lets workers serve; function and model in the words
     /// of the configuration and of tokens.
     pub(crate) fn pool(&self, function: &str, model: &str) -> Arc<Pool> {
-        let name = Served {
-            function: function.into(),
-            model: model.into(),
-        };
-        Arc::clone(self.pools.lock().entry(name).or_default())
+        let mut pools = self.pools.lock();
+        let models = pools.entry(function.into()).or_default();
+        Arc::clone(models.entry(model.into()).or_default())
     }
 
     /// The pool of a model that a worker says it serves, whether the configuration has it or may have
-    /// it one day. `None` when the function's workers serve [`MODELS_MAX`] already.
+    /// it one day. `None` when the function has [`MODELS_MAX`] already.
     pub(crate) fn announced(&self, function: &str, model: &str) -> Option<Arc<Pool>> {
         let mut pools = self.pools.lock();
-        let name = Served {
-            function: function.into(),
-            model: model.into(),
-        };
-        if let Some(pool) = pools.get(&name) {
+        let models = pools.entry(function.into()).or_default();
+        if let Some(pool) = models.get(model) {
             return Some(Arc::clone(pool));
         }
-        let count = |pools: &HashMap<Served, Arc<Pool>>| {
-            let served = pools.keys().filter(|served| *served.function == *function);
-            served.count()
-        };
-        if count(&pools) >= MODELS_MAX {
+        if models.len() >= MODELS_MAX {
             // Those that neither a worker nor a configuration knows any more make room.
-            pools.retain(|_, pool| Arc::strong_count(pool) > 1);
-            if count(&pools) >= MODELS_MAX {
+            models.retain(|_, pool| Arc::strong_count(pool) > 1);
+            if models.len() >= MODELS_MAX {
                 return None;
             }
         }
-        Some(Arc::clone(pools.entry(name).or_default()))
+        Some(Arc::clone(models.entry(model.into()).or_default()))
     }
 
     /// Whether a connection of this age may come in.
@@ -146,7 +131,7 @@ impl Workers {
 
 /// Most workers at once.
 pub(crate) const WORKERS_MAX: usize = 10_000;
-/// Most models of one function that workers bring, beyond those the configuration has.
+/// Most models of one function that workers may bring it to; the configuration may have more.
 const MODELS_MAX: usize = 1_024;
 
 #[cfg(test)]

@@ -84,6 +84,7 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, gateway_id: Arc<str>, pending: 
         peers: workers.peers,
         told_at: Instant::now(),
         due: None,
+        is_full: false,
         drains: false,
         heard: Instant::now(),
         beat: Duration::from_millis(workers.heartbeat_ms),
@@ -143,6 +144,8 @@ struct Session {
     told_at: Instant,
     /// When it is told of it before its time.
     due: Option<Instant>,
+    /// That there is no room for one of its models was told.
+    is_full: bool,
     /// It was told that this gateway ends.
     drains: bool,
     /// When it was heard last.
@@ -223,7 +226,9 @@ impl Session {
             None => match self.runtime.workers.announced(&self.link.function, name) {
                 Some(pool) => pool,
                 None => {
-                    tracing::warn!(worker = %self.link.worker, model = name, "no room for another model of workers");
+                    if !std::mem::replace(&mut self.is_full, true) {
+                        tracing::warn!(worker = %self.link.worker, model = name, "the workers of the function serve as many models as they may");
+                    }
                     return;
                 }
             },
