@@ -11,10 +11,13 @@ use crate::workers::seat::Link;
 /// All workers of this gateway.
 #[derive(Default)]
 pub(crate) struct Workers {
-    /// By function and model.
-    pools: Mutex<HashMap<Box<str>, HashMap<Box<str>, Arc<Pool>>>>,
+    /// By function.
+    pools: Mutex<HashMap<Box<str>, Models>>,
     links: Mutex<HashMap<Name, Arc<Link>>>,
 }
+
+/// Pools by model.
+type Models = HashMap<Box<str>, Arc<Pool>>;
 
 /// A worker of a function.
 #[derive(PartialEq, Eq, Hash)]
