@@ -151,22 +151,15 @@ pub(crate) async fn refresh(runtime: Arc<Runtime>) {
         let mut late = Vec::new();
         for text in names.keys() {
             // Those the configuration has brought were looked up for it.
-            due.entry((*text).into()).or_insert(now + every);
-            if asked_for.contains(*text) {
-                continue;
+            let at = *due.entry((*text).into()).or_insert(now + every);
+            if at <= now && !asked_for.contains(*text) {
+                late.push((at, *text));
             }
-            late.extend(
-                due.get(*text)
-                    .filter(|at| **at <= now)
-                    .map(|at| (*at, *text)),
-            );
         }
         // Who has waited longest comes first, so that names whose server is slow keep nobody else back.
         late.sort_unstable();
-        for (_, text) in late
-            .into_iter()
-            .take(LOOKUPS_MAX.saturating_sub(lookups.len()))
-        {
+        late.truncate(LOOKUPS_MAX.saturating_sub(lookups.len()));
+        for (_, text) in late {
             if let Some(name) = names.get(text) {
                 due.insert(text.into(), now + every);
                 asked_for.insert(text.into());

@@ -77,7 +77,7 @@ async fn bench(arguments: &Arguments) -> io::Result<Conclusion> {
             about: scenario.about,
             runs: Vec::new(),
         };
-        for seed in 1..=arguments.runs {
+        for seed in 1..=arguments.runs * scenario.repeats {
             one.runs
                 .push(Run::perform(&scenario, &contestants, seed, arguments.tempo).await?);
         }

@@ -15,6 +15,9 @@ pub(crate) struct Scenario {
     pub(crate) machines: Vec<Machine>,
     /// What happens at which share (0 to 1) of the run.
     pub(crate) events: Vec<(f64, Event)>,
+    /// How many times as many runs it takes. Of few requests the slowest hundredth is a handful, and
+    /// says much of chance.
+    pub(crate) repeats: u64,
     traffic: fn(&mut Rng, Duration) -> Vec<Arrival>,
 }
 
@@ -38,6 +41,7 @@ impl Scenario {
             about,
             machines: fleet(machine),
             events: Vec::new(),
+            repeats: 1,
             traffic,
         };
         let base = Machine::default();
@@ -86,6 +90,11 @@ impl Scenario {
                 traffic::overload,
             ),
         ];
+        for scenario in &mut all {
+            if matches!(scenario.name, "prefix-reuse" | "cache-thrash") {
+                scenario.repeats = 3;
+            }
+        }
         all.extend(Self::troubled(base));
         all
     }
@@ -108,6 +117,7 @@ impl Scenario {
                     (1.0 / 3.0, Event::Slow(0, 4.0)),
                     (2.0 / 3.0, Event::Slow(0, 1.0)),
                 ],
+                repeats: 1,
                 traffic: traffic::steady,
             },
             Self {
@@ -115,6 +125,7 @@ impl Scenario {
                 about: "short prompts beside 12k tokens, on machines of 8000 and 2000 tokens/s",
                 machines: mixed,
                 events: Vec::new(),
+                repeats: 1,
                 traffic: traffic::mixed_size,
             },
             Self {
@@ -122,6 +133,7 @@ impl Scenario {
                 about: "a machine leaves the config after a third and joins again after two",
                 machines: vec![base; MACHINES],
                 events: vec![(1.0 / 3.0, Event::Leave(3)), (2.0 / 3.0, Event::Join(3))],
+                repeats: 1,
                 traffic: traffic::steady,
             },
         ]
