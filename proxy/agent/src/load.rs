@@ -67,7 +67,8 @@ impl Load {
                 let time = Duration::from_micros(samples.prefill_us);
                 load.observed_input
                     .add(samples.count, samples.input_tokens, time);
-                // An answer is told of when it is whole.
+                // Answers are told of when they are whole, and the times of several add up: more than
+                // rates are over is not looked at.
                 let took = Duration::from_micros(samples.decode_us);
                 let since = now.saturating_sub(took);
                 load.observed_output.add_over(

@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval, sleep, sleep_until, timeout};
 use weir_tunnel::agent::{AgentLink, Arrivals, Connected, Notice, Notices, connect};
 use weir_tunnel::{
-    CloseCode, Draining, Error, Hello, Loss, NEWS_INTERVAL, RefusalCode, Trust, Welcome, is_news,
+    CloseCode, Draining, Error, Hello, Loss, NewsPace, RefusalCode, Trust, Welcome, is_news,
 };
 
 use crate::backoff::Backoff;
@@ -185,8 +185,7 @@ async fn meet(
         news: worker.news(),
         observations: worker.observations(),
         said: BTreeMap::new(),
-        said_at: Instant::now(),
-        due: None,
+        pace: NewsPace::new(),
         streams: JoinSet::new(),
         drain: None,
     };
@@ -231,11 +230,10 @@ struct Session {
     beat: Interval,
     news: watch::Receiver<u64>,
     observations: watch::Receiver<u64>,
-    /// The queues of the last heartbeat, milliseconds by model, and when that was.
+    /// The queues of the last heartbeat, milliseconds by model.
     said: BTreeMap<String, f64>,
-    said_at: Instant,
-    /// When a heartbeat is sent before its time.
-    due: Option<Instant>,
+    /// Heartbeats before their time.
+    pace: NewsPace,
     streams: JoinSet<()>,
     /// Once draining: when streams that gateways opened before they heard of it have arrived.
     drain: Option<Instant>,
@@ -276,7 +274,7 @@ impl Session {
                     self.look();
                     Ok(())
                 }
-                () = until(self.due) => self.beat().await,
+                () = self.pace.due() => self.beat().await,
                 () = shutdown.ending() => {
                     self.link.close(CloseCode::Done, "the agent was told to end at once").await;
                     return None;
@@ -331,8 +329,7 @@ impl Session {
 
     async fn beat(&mut self) -> Result<(), Error> {
         self.said = self.worker.queues_ms();
-        self.said_at = Instant::now();
-        self.due = None;
+        self.pace.told();
         self.link.send_heartbeat(self.worker.heartbeat()).await
     }
 
@@ -342,7 +339,7 @@ impl Session {
         let queues_ms = self.worker.queues_ms();
         let mut queues_ms = queues_ms.iter();
         if queues_ms.any(|(model, now_ms)| is_news(said(model), *now_ms)) {
-            self.due = Some(self.said_at + NEWS_INTERVAL);
+            self.pace.hurry();
         }
     }
 

@@ -108,8 +108,8 @@ impl Reservation {
             self.backend.waiting_tokens.fetch_sub(released, Relaxed);
         }
         let pending = &self.backend.pending;
-        _ = pending.waiting.remove(std::mem::take(&mut self.waiting));
-        _ = pending.tokens.remove(std::mem::take(&mut self.tokens));
+        pending.waiting.remove(std::mem::take(&mut self.waiting));
+        pending.tokens.remove(std::mem::take(&mut self.tokens));
     }
 }
 

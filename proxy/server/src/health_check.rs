@@ -12,7 +12,7 @@ use tokio::time::{Instant, timeout};
 use weir_config::HealthTable;
 use weir_routing::Backend;
 
-use crate::members::{Target, Way};
+use crate::members::{Members, Target, Way};
 use crate::runtime::Runtime;
 use crate::snapshot::{Snapshot, Upstream};
 
@@ -30,14 +30,15 @@ pub(crate) async fn run(runtime: Arc<Runtime>) {
         let now = Instant::now();
         let mut living = HashMap::new();
         for (id, asked) in endpoints(&runtime, &snapshot) {
-            let next = due.get(&id).copied().unwrap_or(now);
-            let next = if next <= now {
-                let every = Duration::from_millis(asked.health.interval_ms);
-                probes.spawn(probe(Arc::clone(&runtime), asked));
-                now + every
-            } else {
-                next
+            let Some(health) = &asked.upstream.table.health else {
+                continue;
             };
+            let mut next = due.get(&id).copied().unwrap_or(now);
+            if next <= now {
+                next = now + Duration::from_millis(health.interval_ms);
+                let health = health.clone();
+                probes.spawn(probe(Arc::clone(&runtime), asked, health));
+            }
             living.insert(id, next);
         }
         due = living;
@@ -50,8 +51,9 @@ type Endpoint = (Arc<str>, Arc<str>);
 /// What a probe asks, and whom its answer is about.
 struct Asked {
     upstream: Arc<Upstream>,
-    target: Target,
-    health: HealthTable,
+    members: Arc<Members>,
+    /// Which of these.
+    index: usize,
     /// The endpoint as the members of each model know it.
     backends: Vec<Arc<Backend>>,
 }
@@ -61,22 +63,20 @@ fn endpoints(runtime: &Runtime, snapshot: &Snapshot) -> HashMap<Endpoint, Asked>
     let mut found: HashMap<Endpoint, Asked> = HashMap::new();
     let mut seen = HashSet::new();
     for upstream in snapshot.all_upstreams() {
-        let Some(health) = &upstream.table.health else {
-            continue;
-        };
-        if !seen.insert(Arc::as_ptr(upstream)) {
+        if upstream.table.health.is_none() || !seen.insert(Arc::as_ptr(upstream)) {
             continue;
         }
         let members = upstream.members(runtime);
-        for (member, target) in members.cluster.backends().iter().zip(&members.targets) {
+        let targets = members.targets.iter().enumerate();
+        for (member, (index, target)) in members.cluster.backends().iter().zip(targets) {
             if matches!(target.way, Way::Tunnel(_)) {
                 continue;
             }
             let id = (Arc::clone(&upstream.name), Arc::clone(member.backend.id()));
             let asked = found.entry(id).or_insert_with(|| Asked {
                 upstream: Arc::clone(upstream),
-                target: target.clone(),
-                health: health.clone(),
+                members: Arc::clone(&members),
+                index,
                 backends: Vec::new(),
             });
             // A model and a route to it are served by the same backends.
@@ -93,15 +93,15 @@ fn endpoints(runtime: &Runtime, snapshot: &Snapshot) -> HashMap<Endpoint, Asked>
     found
 }
 
-async fn probe(runtime: Arc<Runtime>, asked: Asked) {
+async fn probe(runtime: Arc<Runtime>, asked: Asked, health: HealthTable) {
     let Asked {
-        upstream,
-        target,
-        health,
-        backends,
+        upstream, backends, ..
     } = asked;
+    let Some(target) = asked.members.targets.get(asked.index) else {
+        return;
+    };
     let limit = Duration::from_millis(health.timeout_ms);
-    let answered = timeout(limit, ask(&runtime, &upstream, &target, &health.path));
+    let answered = timeout(limit, ask(&runtime, &upstream, target, &health.path));
     let round_trip = answered.await.unwrap_or(None);
     let mut change = None;
     for backend in &backends {

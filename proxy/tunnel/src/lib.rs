@@ -36,7 +36,7 @@ pub mod agent;
 
 pub use code::CloseCode;
 pub use error::{Error, Loss, Undelivered, is_undelivered, undelivered};
-pub use news::{NEWS_INTERVAL, is_news};
+pub use news::{NewsPace, is_news};
 pub use settings::{Congestion, Settings};
 pub use splice::{Socket, SpliceEnd, Spliced, splice};
 pub use stream::TunnelStream;

@@ -109,7 +109,9 @@ impl Selection {
                 return Err(self.nobody(exchange));
             }
             let choice = self.rank(exchange, &candidates).await?;
-            self.waited = before + begun.elapsed();
+            if waiting.is_some() {
+                self.waited = before + begun.elapsed();
+            }
             let (pause, limit) = match self.reserve(&candidates, &choice, may_take) {
                 Ok(chosen) => return Ok(chosen),
                 Err(Busy::Until(pause)) => (pause, filter_wait_max),

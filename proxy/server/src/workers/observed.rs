@@ -115,14 +115,15 @@ impl Observation {
     /// The first output came so long after the request was sent. Of one without input to work through
     /// that says nothing of the worker's rate.
     pub(crate) fn first_output(&mut self, since_us: u64) {
-        if !self.waits {
-            return;
-        }
-        self.leave_queue();
-        if self.input_tokens == 0 {
+        if !std::mem::take(&mut self.waits) {
             return;
         }
         let mut counts = self.observer.counts.lock();
+        self.observer
+            .leave_queue(&mut counts, self.input_tokens, self.priority);
+        if self.input_tokens == 0 {
+            return;
+        }
         let samples = counts.now.samples.get_or_insert_with(Samples::default);
         samples.count += 1;
         samples.input_tokens += self.input_tokens;
@@ -132,10 +133,6 @@ impl Observation {
     /// The answer came as a whole so long after the request was sent.
     pub(crate) fn answered(&mut self, took_us: u64) {
         self.took_us = took_us;
-        self.leave_queue();
-    }
-
-    fn leave_queue(&mut self) {
         if std::mem::take(&mut self.waits) {
             let mut counts = self.observer.counts.lock();
             self.observer
@@ -154,10 +151,14 @@ impl Observation {
 
 impl Drop for Observation {
     fn drop(&mut self) {
-        self.leave_queue();
-        let now = &mut self.observer.counts.lock().now;
+        let mut counts = self.observer.counts.lock();
+        let now = &mut counts.now;
         now.running = now.running.saturating_sub(1);
         now.running_input_tokens = now.running_input_tokens.saturating_sub(self.input_tokens);
+        if self.waits {
+            self.observer
+                .leave_queue(&mut counts, self.input_tokens, self.priority);
+        }
     }
 }
 

@@ -6,11 +6,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use parking_lot::Mutex;
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use weir_tunnel::gateway::{Event, Events, Pending};
 use weir_tunnel::{
-    CloseCode, Draining, Heartbeat, ModelStats, NEWS_INTERVAL, Observed, RefusalCode, Refused,
-    Status, Welcome,
+    CloseCode, Draining, Heartbeat, ModelStats, NewsPace, Observed, RefusalCode, Refused, Status,
+    Welcome,
 };
 
 use crate::runtime::Runtime;
@@ -82,8 +82,7 @@ pub(crate) async fn serve(runtime: Arc<Runtime>, gateway_id: Arc<str>, pending: 
         token: hello.token,
         config: 0,
         peers: workers.peers,
-        told_at: Instant::now(),
-        due: None,
+        pace: NewsPace::new(),
         is_full: false,
         drains: false,
         heard: Instant::now(),
@@ -140,10 +139,8 @@ struct Session {
     config: u64,
     /// Peers it was told of.
     peers: Vec<String>,
-    /// When it was told what goes on between it and this gateway.
-    told_at: Instant,
-    /// When it is told of it before its time.
-    due: Option<Instant>,
+    /// Telling it before its time what goes on between it and this gateway.
+    pace: NewsPace,
     /// That there is no room for one of its models was told.
     is_full: bool,
     /// It was told that this gateway ends.
@@ -165,8 +162,8 @@ impl Session {
                     Event::Closed(loss) => break loss,
                 },
                 _ = ticks.tick() => self.tick().await,
-                () = self.link.news.notified() => self.due = Some(self.told_at + NEWS_INTERVAL),
-                () = until(self.due) => self.tell().await,
+                () = self.link.news.notified() => self.pace.hurry(),
+                () = self.pace.due() => self.tell().await,
             }
         };
         for (pool, _) in self.seats.values() {
@@ -270,8 +267,7 @@ impl Session {
 
     /// Tells the worker what goes on between it and this gateway.
     async fn tell(&mut self) {
-        self.told_at = Instant::now();
-        self.due = None;
+        self.pace.told();
         let models = self.seats.iter();
         let models =
             models.filter_map(|(name, (_, seat))| Some((name.clone(), seat.observer.tell()?)));
@@ -312,13 +308,6 @@ impl Session {
             };
             _ = self.link.tunnel.send_draining(draining).await;
         }
-    }
-}
-
-async fn until(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep_until(moment).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -67,7 +67,8 @@ impl Scenario {
                     ..base
                 },
                 traffic::prefix_reuse,
-            ),
+            )
+            .repeated(3),
             plain(
                 "bursty",
                 "steady small requests, and every 20 s one tenant sends 48 at once",
@@ -82,7 +83,8 @@ impl Scenario {
                     ..base
                 },
                 traffic::cache_thrash,
-            ),
+            )
+            .repeated(3),
             plain(
                 "overload",
                 "a third of the time 1.4 times what all machines together can do",
@@ -90,11 +92,6 @@ impl Scenario {
                 traffic::overload,
             ),
         ];
-        for scenario in &mut all {
-            if matches!(scenario.name, "prefix-reuse" | "cache-thrash") {
-                scenario.repeats = 3;
-            }
-        }
         all.extend(Self::troubled(base));
         all
     }
@@ -137,6 +134,10 @@ impl Scenario {
                 traffic: traffic::steady,
             },
         ]
+    }
+
+    fn repeated(self, repeats: u64) -> Self {
+        Self { repeats, ..self }
     }
 
     /// The requests of a run of that simulated length, in order of time. Equal seeds, equal requests.
