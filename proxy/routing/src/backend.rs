@@ -13,6 +13,7 @@ use crate::prediction::{self, Demand, Outlook, Source};
 use crate::report::{Rate, Report, ReportCell};
 use crate::reservation::Reservation;
 use crate::signal::Signal;
+use crate::throughput::Throughput;
 
 /// A member of a cluster and all that is known of it. Shared by every configuration
 /// generation that names it, so counters, health and ejection carry over a reload.
@@ -26,7 +27,7 @@ pub struct Backend {
     /// The last round trip; 0 = unknown.
     rtt_us: AtomicU32,
     ewma_ttft_us: AtomicU32,
-    pub(crate) observed_input_tps: Rate,
+    pub(crate) observed_input: Throughput,
     /// 0 = none was learnt, which is a factor of 1.
     bias: Rate,
     id: Arc<str>,
@@ -72,7 +73,7 @@ impl Backend {
             rtt_us: AtomicU32::new(0),
             bias: Rate::default(),
             ewma_ttft_us: AtomicU32::new(0),
-            observed_input_tps: Rate::default(),
+            observed_input: Throughput::default(),
             error_ppm: AtomicU32::new(0),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -387,7 +388,7 @@ impl Source for Backend {
         if reported > 0.0 {
             reported
         } else {
-            self.observed_input_tps.value()
+            self.observed_input.per_second()
         }
     }
     fn max_input_tps(&self) -> f32 {

@@ -15,6 +15,7 @@ mod reservation;
 
 mod cluster;
 mod signal;
+mod throughput;
 
 mod candidate;
 mod candidates;

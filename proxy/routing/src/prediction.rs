@@ -145,14 +145,19 @@ fn plain_prefill_us(source: &impl Source, demand: &Demand) -> f64 {
 }
 
 /// The queued input over the input rate where the rate is known, else the usual time to the
-/// first byte once for every exchange in progress.
+/// first byte once for every exchange in progress. One that has never answered is tried at once,
+/// but gets no pile of exchanges before it has shown how fast it is.
 #[allow(clippy::cast_precision_loss, reason = "an estimate")]
 fn est_wait_us(source: &impl Source) -> f64 {
     let tps = source.input_tps();
     if tps > 0.0 {
         source.queued_input_tokens() as f64 / f64::from(tps) * 1e6
     } else {
-        f64::from(source.ewma_ttft_us()) * f64::from(source.running())
+        let usual_us = match source.ewma_ttft_us() {
+            0 => UNTRIED_TTFT_US,
+            us => us,
+        };
+        f64::from(usual_us) * f64::from(source.running())
     }
 }
 
@@ -169,6 +174,10 @@ fn input_work_us(source: &impl Source, demand: &Demand) -> f64 {
         _ => f64::INFINITY,
     }
 }
+
+/// Assumed of who has never answered, while it has something to answer. Any time of this order will
+/// do: it only has to count those who ask.
+const UNTRIED_TTFT_US: u32 = 1_000_000;
 
 #[cfg(test)]
 #[allow(clippy::float_cmp, reason = "exact by construction")]
@@ -248,5 +257,10 @@ mod tests {
         check(unknown.clone(), Figure::TtftUs, 600.0);
         check(unknown, Figure::InputWorkUs, f64::INFINITY);
         check(Load::default(), Figure::TtftUs, 0.0);
+        let asked = Load {
+            running: 2,
+            ..Load::default()
+        };
+        check(asked, Figure::TtftUs, 2_000_000.0);
     }
 }

@@ -237,17 +237,6 @@ impl Rate {
         self.0.store(Self::valid(value).to_bits(), Relaxed);
     }
 
-    /// Moves an eighth of the way to the sample. Concurrent samples may overwrite each
-    /// other: losing one of them does not hurt an average.
-    pub(crate) fn sample(&self, value: f32) {
-        let old = self.value();
-        self.put(if old > 0.0 {
-            old + (value - old) / 8.0
-        } else {
-            value
-        });
-    }
-
     fn valid(value: f32) -> f32 {
         if value.is_finite() {
             value.max(0.0)

@@ -70,8 +70,8 @@ impl Reservation {
         if self.waiting_tokens > 0 {
             // What waited before it was worked through in this time too: else a queue would count
             // twice, as itself and as a slow backend.
-            let rate = self.queued_tokens as f32 * 1e6 / ttft_us.max(1) as f32;
-            self.backend.observed_input_tps.sample(rate);
+            let observed = &self.backend.observed_input;
+            observed.sample(self.queued_tokens, ttft_us);
         }
         self.release_input();
     }

@@ -356,7 +356,8 @@ pub struct Samples {
     /// Requests whose first output was seen.
     #[prost(uint64, tag = "1")]
     pub count: u64,
-    /// Prompt tokens of those.
+    /// Prompt tokens of those and, for each, of what its gateway had waiting for the same model and
+    /// worker before it: all that was worked through in its time.
     #[prost(uint64, tag = "2")]
     pub input_tokens: u64,
     /// Time from sending to the first output, summed over those, in microseconds.

@@ -30,6 +30,8 @@ struct Counts {
 pub(crate) struct Observation {
     observer: Arc<Observer>,
     input_tokens: u64,
+    /// Input that waited when this one's was added, its own and all that is worked through before.
+    queued_tokens: u64,
     priority: u32,
     waits: bool,
     /// What an answer took that came as a whole, microseconds.
@@ -63,10 +65,12 @@ impl Observer {
         let full = now.waiting_tokens_by_priority.len() >= PRIORITIES_MAX;
         let priority = if full && !known { u32::MAX } else { priority };
         *now.waiting_tokens_by_priority.entry(priority).or_default() += input_tokens;
+        let queued_tokens = now.waiting_input_tokens;
         self.raise(&mut counts);
         Observation {
             observer: Arc::clone(self),
             input_tokens,
+            queued_tokens,
             priority,
             waits: true,
             took_us: 0,
@@ -126,7 +130,9 @@ impl Observation {
         }
         let samples = counts.now.samples.get_or_insert_with(Samples::default);
         samples.count += 1;
-        samples.input_tokens += self.input_tokens;
+        // What waited before it was worked through in this time too: else a queue would count twice,
+        // as itself and as a slow worker.
+        samples.input_tokens += self.queued_tokens;
         samples.prefill_us += since_us;
     }
 
@@ -193,6 +199,18 @@ mod tests {
         assert_eq!(observer.tell().unwrap().samples, None, "told once");
         drop(first);
         assert_eq!(observer.tell(), None);
+    }
+
+    #[test]
+    fn a_queue_is_not_told_as_a_slow_worker() {
+        let observer = Arc::new(Observer::default());
+        let mut all: Vec<_> = (0..4).map(|_| observer.begin(1_000, 0)).collect();
+        for (place, observation) in (1..).zip(&mut all) {
+            observation.first_output(place * 100_000);
+        }
+        let samples = observer.tell().unwrap().samples.unwrap();
+        let told = (samples.count, samples.input_tokens, samples.prefill_us);
+        assert_eq!(told, (4, 10_000, 1_000_000), "10,000 tokens a second");
     }
 
     #[tokio::test]
