@@ -177,7 +177,7 @@ fn input_work_us(source: &impl Source, demand: &Demand) -> f64 {
 
 /// Assumed of who has never answered, while it has something to answer. Any time of this order will
 /// do: it only has to count those who ask.
-const UNTRIED_TTFT_US: u32 = 1_000_000;
+const UNTRIED_TTFT_US: u32 = 250_000;
 
 #[cfg(test)]
 #[allow(clippy::float_cmp, reason = "exact by construction")]
@@ -261,6 +261,6 @@ mod tests {
             running: 2,
             ..Load::default()
         };
-        check(asked, Figure::TtftUs, 2_000_000.0);
+        check(asked, Figure::TtftUs, 500_000.0);
     }
 }

@@ -57,7 +57,8 @@ impl Scenario {
                 "conversations of six turns that grow, all over four long common prefixes",
                 base,
                 traffic::sticky_hot_prefix,
-            ),
+            )
+            .repeated(3),
             plain(
                 "prefix-reuse",
                 "24 conversations over contexts of 48k to 64k tokens, 14 turns each",
