@@ -356,11 +356,12 @@ pub struct Samples {
     /// Requests whose first output was seen.
     #[prost(uint64, tag = "1")]
     pub count: u64,
-    /// Prompt tokens of those and, for each, of what its gateway had waiting for the same model and
-    /// worker before it: all that was worked through in its time.
+    /// Prompt tokens of those.
     #[prost(uint64, tag = "2")]
     pub input_tokens: u64,
-    /// Time from sending to the first output, summed over those, in microseconds.
+    /// Time until the first output, summed over those, in microseconds: since the request was sent,
+    /// or since the first output before it (of the same model and worker, as this gateway sees it),
+    /// whichever was later.
     #[prost(uint64, tag = "3")]
     pub prefill_us: u64,
     /// Tokens generated.

@@ -187,7 +187,7 @@ pub(crate) fn arrived(exchange: &mut Exchange, reservation: &mut Reservation, ar
         Arrival::FirstOutput => {
             reservation.first_byte(since_us);
             if let Some(observation) = observation {
-                observation.first_output(since_us);
+                observation.first_output(now, since_us);
             }
         }
         Arrival::Whole => {

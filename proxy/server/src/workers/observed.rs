@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use weir_tunnel::{ObservedModel, Samples, is_news};
 
 /// Counts of one model of one worker.
@@ -24,14 +25,14 @@ struct Counts {
     raised: bool,
     /// Input tokens per second, as the worker says; 0 = unknown.
     rate: f64,
+    /// When a first output came last.
+    last_output: Option<Instant>,
 }
 
 /// One exchange as it is counted; not counted any more when dropped.
 pub(crate) struct Observation {
     observer: Arc<Observer>,
     input_tokens: u64,
-    /// Input that waited when this one's was added, its own and all that is worked through before.
-    queued_tokens: u64,
     priority: u32,
     waits: bool,
     /// What an answer took that came as a whole, microseconds.
@@ -65,12 +66,10 @@ impl Observer {
         let full = now.waiting_tokens_by_priority.len() >= PRIORITIES_MAX;
         let priority = if full && !known { u32::MAX } else { priority };
         *now.waiting_tokens_by_priority.entry(priority).or_default() += input_tokens;
-        let queued_tokens = now.waiting_input_tokens;
         self.raise(&mut counts);
         Observation {
             observer: Arc::clone(self),
             input_tokens,
-            queued_tokens,
             priority,
             waits: true,
             took_us: 0,
@@ -116,24 +115,27 @@ impl Observer {
 }
 
 impl Observation {
-    /// The first output came so long after the request was sent. Of one without input to work through
-    /// that says nothing of the worker's rate.
-    pub(crate) fn first_output(&mut self, since_us: u64) {
+    /// The first output came now, so long after the request was sent. Of one without input to work
+    /// through that says nothing of the worker's rate.
+    pub(crate) fn first_output(&mut self, now: Instant, since_us: u64) {
         if !std::mem::take(&mut self.waits) {
             return;
         }
         let mut counts = self.observer.counts.lock();
         self.observer
             .leave_queue(&mut counts, self.input_tokens, self.priority);
+        let before = counts.last_output.replace(now);
         if self.input_tokens == 0 {
             return;
         }
+        // Until the one before came the worker was busy with that: else a queue would count twice, as
+        // itself and as a slow worker.
+        let gap = before.map(|before| now.saturating_duration_since(before).as_micros());
+        let gap_us = gap.and_then(|us| u64::try_from(us).ok());
         let samples = counts.now.samples.get_or_insert_with(Samples::default);
         samples.count += 1;
-        // What waited before it was worked through in this time too: else a queue would count twice,
-        // as itself and as a slow worker.
-        samples.input_tokens += self.queued_tokens;
-        samples.prefill_us += since_us;
+        samples.input_tokens += self.input_tokens;
+        samples.prefill_us += since_us.min(gap_us.unwrap_or(u64::MAX));
     }
 
     /// The answer came as a whole so long after the request was sent.
@@ -174,6 +176,8 @@ const PRIORITIES_MAX: usize = 64;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -186,8 +190,8 @@ mod tests {
         assert_eq!((told.running, told.waiting), (2, 2));
         assert_eq!(told.waiting_input_tokens, 150);
         assert_eq!(told.waiting_tokens_by_priority, [(0, 100), (7, 50)].into());
-        first.first_output(2_000);
-        first.first_output(9_000);
+        first.first_output(Instant::now(), 2_000);
+        first.first_output(Instant::now(), 9_000);
         first.whole(20, 4_000);
         drop(second);
         let told = observer.tell().unwrap();
@@ -205,12 +209,21 @@ mod tests {
     fn a_queue_is_not_told_as_a_slow_worker() {
         let observer = Arc::new(Observer::default());
         let mut all: Vec<_> = (0..4).map(|_| observer.begin(1_000, 0)).collect();
+        let sent = Instant::now();
+        let came = |observation: &mut Observation, after_us| {
+            observation.first_output(sent + Duration::from_micros(after_us), after_us);
+        };
         for (place, observation) in (1..).zip(&mut all) {
-            observation.first_output(place * 100_000);
+            came(observation, place * 100_000);
         }
-        let samples = observer.tell().unwrap().samples.unwrap();
-        let told = (samples.count, samples.input_tokens, samples.prefill_us);
-        assert_eq!(told, (4, 10_000, 1_000_000), "10,000 tokens a second");
+        let told = || {
+            let samples = observer.tell().unwrap().samples.unwrap();
+            (samples.count, samples.input_tokens, samples.prefill_us)
+        };
+        assert_eq!(told(), (4, 4_000, 400_000), "10,000 tokens a second");
+        let mut late = observer.begin(1_000, 0);
+        late.first_output(sent + Duration::from_secs(9), 200_000);
+        assert_eq!(told(), (1, 1_000, 200_000), "it was idle before");
     }
 
     #[tokio::test]
@@ -245,7 +258,7 @@ mod tests {
     fn without_input_there_is_no_rate() {
         let observer = Arc::new(Observer::default());
         let mut passed = observer.begin(0, 0);
-        passed.first_output(2_000);
+        passed.first_output(Instant::now(), 2_000);
         let told = observer.tell().unwrap();
         assert_eq!((told.running, told.waiting, told.samples), (1, 0, None));
     }
