@@ -409,6 +409,19 @@ mod tests {
     };
 
     #[test]
+    fn the_least_of_many_equals_is_any_of_them() {
+        let all = cluster(&[1; 1000]).candidates(1, &[]);
+        let mut quarters = [0_u32; 4];
+        for _ in 0..4_000 {
+            let least = all.least(Figure::Running, &Demand::default(), &[]);
+            quarters[least.unwrap() as usize / 250] += 1;
+        }
+        // Four standard deviations.
+        let even = |count: &u32| (890..=1_110).contains(count);
+        assert!(quarters.iter().all(even), "{quarters:?}");
+    }
+
+    #[test]
     fn rendezvous_shares_keys_by_weight() {
         let weights = [1, 2, 3, 4, 0];
         let set = cluster(&weights).candidates(0, &[]);

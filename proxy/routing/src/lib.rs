@@ -12,10 +12,10 @@ mod health;
 mod pending;
 mod report;
 mod reservation;
+mod throughput;
 
 mod cluster;
 mod signal;
-mod throughput;
 
 mod candidate;
 mod candidates;

@@ -70,8 +70,8 @@ impl Reservation {
         if self.waiting_tokens > 0 {
             // What waited before it was worked through in this time too: else a queue would count
             // twice, as itself and as a slow backend.
-            let observed = &self.backend.observed_input;
-            observed.sample(self.queued_tokens, ttft_us);
+            let queued = self.queued_tokens;
+            self.backend.observed_input.sample(queued, ttft_us);
         }
         self.release_input();
     }
