@@ -69,23 +69,19 @@ fn request_phases(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// A choice among 1,000 candidates that report their loads, by each method.
+/// A choice among 1,000 candidates that report their loads, by each method: where slots are free,
+/// and where all are taken and each fifth candidate holds more than its share.
 fn routing(criterion: &mut Criterion) {
     let bench = Bench::new();
-    let cluster = cluster(1_000);
-    for (at, member) in (0_u32..).zip(cluster.backends()) {
-        member.backend.record_rtt_us(u64::from(500 + at % 7));
-        let report = Report {
-            running: at % 5,
-            slots: 8,
-            queued_input_tokens: u64::from(at % 11) * 100,
-            input_tps: 5_000.0,
-            max_input_tps: 5_000.0 + f32::from(u8::try_from(at % 100).unwrap()),
-            ..Report::default()
-        };
-        member.backend.report(&report, Services::now_ms());
-    }
-    let mut group = criterion.benchmark_group("route-1000");
+    let free = cluster(1_000, |at| at % 5);
+    choices(criterion, "route-1000", &bench, &free);
+    let full = cluster(1_000, |at| if at % 5 == 0 { 40 } else { 8 });
+    choices(criterion, "route-1000-full", &bench, &full);
+    native(criterion, &free);
+}
+
+fn choices(criterion: &mut Criterion, name: &str, bench: &Bench, cluster: &Cluster) {
+    let mut group = criterion.benchmark_group(name);
     for name in ROUTES {
         group.bench_function(name, |b| {
             let filter = bench.filter(name);
@@ -109,7 +105,6 @@ fn routing(criterion: &mut Criterion) {
         });
     }
     group.finish();
-    native(criterion, &cluster);
 }
 
 /// What of it is native.
@@ -251,7 +246,7 @@ impl Bench {
             value: "conversation-1".to_owned(),
             hash: 7,
         }];
-        let cluster = cluster(8);
+        let cluster = cluster(8, |_| 0);
         Box::new(Facts {
             id: 1,
             request_id: Arc::from("bench"),
@@ -287,9 +282,23 @@ impl Bench {
     }
 }
 
-fn cluster(backends: u32) -> Arc<Cluster> {
+/// Backends with 8 slots each, of which so many are taken.
+fn cluster(backends: u32, running: fn(u32) -> u32) -> Arc<Cluster> {
     let members = (0..backends).map(|n| MemberSpec::new(&format!("127.0.0.1:{}", 9000 + n), 1));
-    Fleet::new().cluster(&ClusterSpec::new("bench", members.collect()), 0)
+    let cluster = Fleet::new().cluster(&ClusterSpec::new("bench", members.collect()), 0);
+    for (at, member) in (0..).zip(cluster.backends()) {
+        member.backend.record_rtt_us(u64::from(500 + at % 7));
+        let report = Report {
+            running: running(at),
+            slots: 8,
+            queued_input_tokens: u64::from(at % 11) * 100,
+            input_tps: 5_000.0,
+            max_input_tps: 5_000.0 + f32::from(u8::try_from(at % 100).unwrap()),
+            ..Report::default()
+        };
+        member.backend.report(&report, Services::now_ms());
+    }
+    cluster
 }
 
 fn principal(services: &Services) -> Principal {

@@ -17,19 +17,30 @@ use crate::throughput::Throughput;
 
 /// A member of a cluster and all that is known of it. Shared by every configuration
 /// generation that names it, so counters, health and ejection carry over a reload.
+///
+/// Looking at many of them is bound by memory: what the usual prediction reads is in the first
+/// cache line, up to the head of the report.
 #[derive(Debug)]
+#[repr(C, align(64))]
 pub struct Backend {
     pub(crate) running: AtomicU32,
-    /// Input tokens of our exchanges that have not seen their first byte.
-    pub(crate) waiting_tokens: AtomicU64,
-    pub(crate) pending: Claims,
-    report: ReportCell,
     /// The last round trip; 0 = unknown.
     rtt_us: AtomicU32,
-    ewma_ttft_us: AtomicU32,
-    pub(crate) observed_input: Throughput,
-    /// 0 = none was learnt, which is a factor of 1.
+    /// The factor that corrects predictions.
     bias: Rate,
+    ewma_ttft_us: AtomicU32,
+    /// Our exchanges in progress that no report knows of.
+    pub(crate) pending_running: Pending,
+    /// Those that have ended and that the last report has among those in progress.
+    pub(crate) pending_ended: Pending,
+    report: ReportCell,
+    /// Input tokens of our exchanges that have not seen their first byte.
+    pub(crate) waiting_tokens: AtomicU64,
+    pub(crate) observed_input: Throughput,
+    /// Our exchanges without a first byte that no report knows of.
+    pub(crate) pending_waiting: Pending,
+    /// The input tokens of these.
+    pub(crate) pending_tokens: Pending,
     id: Arc<str>,
     cluster: Arc<str>,
     pub(crate) signal: Arc<Signal>,
@@ -47,33 +58,24 @@ pub struct Backend {
     probes: Mutex<HealthState>,
 }
 
-/// Our own claims that no report knows of.
-#[derive(Debug, Default)]
-pub(crate) struct Claims {
-    /// Exchanges in progress.
-    pub(crate) running: Pending,
-    /// Those that have ended and that the last report has among those in progress.
-    pub(crate) ended: Pending,
-    /// Those without a first byte.
-    pub(crate) waiting: Pending,
-    /// The input tokens of these.
-    pub(crate) tokens: Pending,
-}
-
 impl Backend {
     pub(crate) fn new(cluster: Arc<str>, id: &str, signal: Arc<Signal>, joined_ms: u64) -> Self {
         Self {
+            running: AtomicU32::new(0),
+            rtt_us: AtomicU32::new(0),
+            bias: Rate::new(1.0),
+            ewma_ttft_us: AtomicU32::new(0),
+            pending_running: Pending::default(),
+            pending_ended: Pending::default(),
+            report: ReportCell::default(),
+            waiting_tokens: AtomicU64::new(0),
+            observed_input: Throughput::default(),
+            pending_waiting: Pending::default(),
+            pending_tokens: Pending::default(),
             id: id.into(),
             cluster,
             signal,
             joined_ms: AtomicU64::new(joined_ms),
-            running: AtomicU32::new(0),
-            waiting_tokens: AtomicU64::new(0),
-            pending: Claims::default(),
-            rtt_us: AtomicU32::new(0),
-            bias: Rate::default(),
-            ewma_ttft_us: AtomicU32::new(0),
-            observed_input: Throughput::default(),
             error_ppm: AtomicU32::new(0),
             successes: AtomicU64::new(0),
             failures: AtomicU64::new(0),
@@ -82,7 +84,6 @@ impl Backend {
             ejected_until_ms: AtomicU64::new(0),
             standing: AtomicU8::new(0),
             probes: Mutex::new(HealthState::default()),
-            report: ReportCell::default(),
         }
     }
 
@@ -170,10 +171,10 @@ impl Backend {
     /// are in its figures from now on, and only later ones are added to them.
     pub fn report(&self, report: &Report, now_ms: u64) {
         self.report.put(report, now_ms);
-        self.pending.running.reported();
-        self.pending.ended.reported();
-        self.pending.waiting.reported();
-        self.pending.tokens.reported();
+        self.pending_running.reported();
+        self.pending_ended.reported();
+        self.pending_waiting.reported();
+        self.pending_tokens.reported();
         self.signal.raise();
     }
 
@@ -253,6 +254,7 @@ impl Backend {
     }
 
     /// One live figure: reads no more than it needs.
+    #[inline(always)]
     #[must_use]
     pub fn figure(&self, figure: Figure, demand: &Demand, now_ms: u64) -> f64 {
         prediction::figure(self, figure, demand, now_ms)
@@ -342,31 +344,25 @@ impl Backend {
 }
 
 impl Source for Backend {
+    #[inline(always)]
     fn running(&self) -> u32 {
-        let ours = self.running.load(Relaxed);
-        if self.report.at_ms() == 0 {
-            return ours;
-        }
-        self.reported_running()
-            .saturating_add(narrow(self.pending.running.sum()))
-            .saturating_sub(narrow(self.pending.ended.sum()))
-            .max(ours)
+        // Without a report nothing is pending, and ours are all that is known.
+        let told = u64::from(self.reported_running()) + self.pending_running.sum();
+        let told = told.saturating_sub(self.pending_ended.sum());
+        narrow(told.max(u64::from(self.running.load(Relaxed))))
     }
     fn queued(&self) -> u32 {
         let reported = self.report.queued.load(Relaxed);
-        reported.saturating_add(narrow(self.pending.waiting.sum()))
+        reported.saturating_add(narrow(self.pending_waiting.sum()))
     }
     fn queued_input_tokens(&self) -> u64 {
-        if self.report.at_ms() == 0 {
-            return self.waiting_tokens.load(Relaxed);
-        }
         // A report that was on its way when a claim was made does not know of it.
         let reported = self.report.queued_input_tokens.load(Relaxed);
         let ours = self.waiting_tokens.load(Relaxed);
-        reported.saturating_add(self.pending.tokens.sum()).max(ours)
+        reported.saturating_add(self.pending_tokens.sum()).max(ours)
     }
     fn pending_input_tokens(&self) -> u64 {
-        self.pending.tokens.sum()
+        self.pending_tokens.sum()
     }
     fn queue_ms(&self, priority: u32) -> Option<u32> {
         self.report.queue_ms(priority)
@@ -383,12 +379,22 @@ impl Source for Backend {
     fn kv_free_tokens(&self) -> u64 {
         self.report.kv_free_tokens.load(Relaxed)
     }
+    #[inline]
     fn input_tps(&self) -> f32 {
         let reported = self.report.input_tps.value();
         if reported > 0.0 {
             reported
         } else {
             self.observed_input.per_second()
+        }
+    }
+    #[inline(always)]
+    fn input_token_us(&self) -> f64 {
+        let reported = self.report.input_token_us();
+        if reported > 0.0 {
+            reported
+        } else {
+            prediction::token_us(self.observed_input.per_second())
         }
     }
     fn max_input_tps(&self) -> f32 {
@@ -410,8 +416,7 @@ impl Source for Backend {
         self.rtt_us.load(Relaxed)
     }
     fn bias(&self) -> f32 {
-        let learnt = self.bias.value();
-        if learnt > 0.0 { learnt } else { 1.0 }
+        self.bias.value()
     }
     fn age_ms(&self, now_ms: u64) -> u64 {
         self.report.age_ms(now_ms)

@@ -147,8 +147,8 @@ impl Candidate {
         let mut latest_ms = first.reported_ms();
         let mut reported = first.reported_running();
         let mut ours = first.running();
-        let mut pending = first.pending.running.sum();
-        let mut ended = first.pending.ended.sum();
+        let mut pending = first.pending_running.sum();
+        let mut ended = first.pending_ended.sum();
         let (mut rtt_us, mut rtts) = (u64::from(sum.rtt_us), u64::from(sum.rtt_us > 0));
         let mut bias = sum.bias;
         for member in &self.others {
@@ -160,8 +160,8 @@ impl Candidate {
                 reported = backend.reported_running();
             }
             ours = ours.saturating_add(backend.running());
-            pending += backend.pending.running.sum();
-            ended += backend.pending.ended.sum();
+            pending += backend.pending_running.sum();
+            ended += backend.pending_ended.sum();
             rtt_us += u64::from(load.rtt_us);
             rtts += u64::from(load.rtt_us > 0);
             bias += load.bias;
@@ -179,12 +179,15 @@ impl Candidate {
     }
 
     /// One live figure: of a domain of one it reads no more than it needs.
+    #[inline(always)]
     #[must_use]
     pub fn figure(&self, figure: Figure, demand: &Demand, now_ms: u64) -> f64 {
         if self.others.is_empty() {
             self.first.backend.figure(figure, demand, now_ms)
         } else {
-            self.load(now_ms).figure(figure, demand)
+            // A copy: whose address is given away is read again for each candidate.
+            let demand = *demand;
+            self.load(now_ms).figure(figure, &demand)
         }
     }
 

@@ -12,10 +12,10 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::candidate::Candidate;
 use crate::load::{Figure, Load};
 use crate::prediction::Demand;
-use crate::prefixed_hash::PrefixedHash;
 use crate::rendezvous::{Best, Weighting, score};
 use crate::report::STEPS_TAKEN;
-use crate::ring::{Ring, append_sized};
+use crate::ring::Ring;
+use crate::tails::Tails;
 
 /// The hashes of one key with every candidate of a set: the dear part of a ranking.
 #[derive(Debug, Default)]
@@ -31,9 +31,7 @@ pub(crate) struct Members {
     pub(crate) generation: u64,
     pub(crate) entries: Vec<Candidate>,
     pub(crate) cursor: Arc<AtomicU64>,
-    /// The names as fields to hash, side by side, and where each ends.
-    fields: Box<[u8]>,
-    field_ends: Box<[usize]>,
+    tails: Tails,
     rings: Mutex<Vec<Arc<Ring>>>,
     weights: Mutex<Option<KnownWeights>>,
 }
@@ -48,30 +46,15 @@ struct KnownWeights {
 
 impl Members {
     pub(crate) fn new(generation: u64, entries: Vec<Candidate>, cursor: Arc<AtomicU64>) -> Self {
-        let mut fields = Vec::new();
-        let field = |candidate: &Candidate| {
-            append_sized(&mut fields, candidate.id().as_bytes());
-            fields.len()
-        };
-        let field_ends = entries.iter().map(field).collect();
+        let tails = Tails::new(entries.iter().map(|candidate| candidate.id().as_ref()));
         Self {
             generation,
             entries,
             cursor,
-            fields: fields.into(),
-            field_ends,
+            tails,
             rings: Mutex::default(),
             weights: Mutex::default(),
         }
-    }
-
-    /// `len as u64 LE || name` of each, in order of position.
-    fn fields(&self) -> impl Iterator<Item = &[u8]> {
-        let mut start = 0;
-        self.field_ends.iter().map(move |end| {
-            let begun = std::mem::replace(&mut start, *end);
-            self.fields.get(begun..*end).unwrap_or_default()
-        })
     }
 
     /// The weights in rankings by a rule, in order of position. Reported rates move in steps, so
@@ -181,8 +164,7 @@ impl CandidateSet {
     /// One figure of all, in order of position, as an exchange with this demand sees it.
     #[must_use]
     pub fn column(&self, figure: Figure, demand: &Demand) -> Vec<f64> {
-        let value = |candidate: &Candidate| candidate.figure(figure, demand, self.now_ms);
-        self.iter().map(value).collect()
+        self.figures(figure, demand)
     }
 
     /// The position with the least figure among `among` (empty = all; positions that do not
@@ -190,16 +172,29 @@ impl CandidateSet {
     /// together.
     #[must_use]
     pub fn least(&self, figure: Figure, demand: &Demand, among: &[u32]) -> Option<u32> {
-        let mut best = Least {
-            value: f64::INFINITY,
-            position: None,
-            ties: 0,
-            seed: self.members.cursor.load(Relaxed) ^ TIES.fetch_add(1, Relaxed),
-        };
-        each(&self.members.entries, among, |position, candidate| {
-            best.offer(candidate.figure(figure, demand, self.now_ms), position);
-        });
+        if among.is_empty() {
+            return self.figures::<Least>(figure, demand).position;
+        }
+        let mut best = Least::default();
+        for position in among {
+            if let Some(value) = self.figure_at(*position, figure, demand) {
+                best.offer(value, *position);
+            }
+        }
         best.position
+    }
+
+    /// What is made of a figure of all, in order of position. Those that choices compare by have
+    /// loops of their own, which need not ask for each candidate which figure it is.
+    #[inline]
+    fn figures<T: FromIterator<f64>>(&self, figure: Figure, demand: &Demand) -> T {
+        let (demand, now_ms) = (*demand, self.now_ms);
+        let value = |one: &Candidate, figure| one.figure(figure, &demand, now_ms);
+        match figure {
+            Figure::Running => self.iter().map(|one| value(one, Figure::Running)).collect(),
+            Figure::TtftUs => self.iter().map(|one| value(one, Figure::TtftUs)).collect(),
+            figure => self.iter().map(|one| value(one, figure)).collect(),
+        }
     }
 
     /// The first `n` positions in the order of weighted rendezvous hashing: the same key
@@ -234,10 +229,8 @@ impl CandidateSet {
         known: &mut KeyHashes,
     ) -> Vec<u32> {
         if known.generation != self.generation() || known.prefix != prefix {
-            let mut prefixed = PrefixedHash::new(prefix);
-            let hashes = self.members.fields().map(|field| prefixed.of(field));
             known.hashes.clear();
-            known.hashes.extend(hashes);
+            self.members.tails.hash_behind(prefix, &mut known.hashes);
             known.prefix.clear();
             known.prefix.extend_from_slice(prefix);
             known.generation = self.generation();
@@ -354,32 +347,57 @@ fn weights(entries: &[Candidate], weighting: Weighting) -> Arc<[f64]> {
     weights.map(|weight| weight.unwrap_or(mean)).collect()
 }
 
-/// The running minimum, with one of several equals kept by a reservoir of one.
+/// The running minimum, with one of several equals kept by a reservoir of one: the `k`th of them
+/// takes the place with a chance of `1 / k`. Drawn is not for each of them but for the next that
+/// does (Li, "Reservoir-sampling algorithms of time complexity O(n(1+log(N/n)))", 1994).
+#[derive(Default)]
 struct Least {
     value: f64,
     position: Option<u32>,
-    ties: u64,
-    seed: u64,
+    ties: u32,
+    /// The tie that takes the place.
+    next: u32,
 }
 
 impl Least {
+    #[inline]
     fn offer(&mut self, value: f64, position: u32) {
-        let first = self.position.is_none() || value < self.value;
-        if !first && value > self.value {
+        if self.position.is_none() || value < self.value {
+            self.value = value;
+            self.ties = 0;
+            self.next = 1;
+        } else if value > self.value {
             return;
         }
-        self.ties = if first { 1 } else { self.ties + 1 };
-        let mixed = (self.seed ^ (self.ties << 56)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        let mixed = (mixed ^ (mixed >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        if first || (mixed >> 32).is_multiple_of(self.ties) {
+        self.ties += 1;
+        if self.ties == self.next {
             self.position = Some(position);
+            self.next = replaced_after(self.ties, fastrand::f64());
         }
-        self.value = value;
     }
 }
 
-/// Sets successive choices among equals apart.
-static TIES: AtomicU64 = AtomicU64::new(0);
+/// Of all positions.
+impl FromIterator<f64> for Least {
+    #[inline]
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        let mut best = Self::default();
+        for (value, position) in values.into_iter().zip(0..) {
+            best.offer(value, position);
+        }
+        best
+    }
+}
+
+/// The tie after `ties` that is the next to take the place: beyond `m` with a chance of `ties / m`.
+#[allow(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "what is too great becomes the greatest, which is never reached"
+)]
+fn replaced_after(ties: u32, drawn: f64) -> u32 {
+    ((f64::from(ties) / drawn).floor() + 1.0) as u32
+}
 
 /// Up to so many are kept in order while all are looked at.
 const FEW: usize = 32;

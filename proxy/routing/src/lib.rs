@@ -24,6 +24,8 @@ mod prediction;
 mod prefixed_hash;
 mod rendezvous;
 mod ring;
+mod tails;
+mod xxh3;
 
 mod last_domain;
 

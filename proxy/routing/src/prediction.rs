@@ -60,6 +60,10 @@ pub(crate) trait Source {
     fn kv_used_tokens(&self) -> u64;
     fn kv_free_tokens(&self) -> u64;
     fn input_tps(&self) -> f32;
+    /// Microseconds for one input token; 0 = the rate is unknown.
+    fn input_token_us(&self) -> f64 {
+        token_us(self.input_tps())
+    }
     fn max_input_tps(&self) -> f32;
     fn output_tps(&self) -> f32;
     fn max_output_tps(&self) -> f32;
@@ -72,6 +76,7 @@ pub(crate) trait Source {
 
 /// One figure; reads no more than it needs. Counters above 2^53 lose their last digits.
 #[allow(clippy::cast_precision_loss, reason = "figures are estimates")]
+#[inline(always)]
 pub(crate) fn figure(source: &impl Source, figure: Figure, demand: &Demand, now_ms: u64) -> f64 {
     match figure {
         Figure::Running => f64::from(source.running()),
@@ -99,6 +104,7 @@ pub(crate) fn figure(source: &impl Source, figure: Figure, demand: &Demand, now_
 }
 
 /// The parts of the time to the first byte.
+#[inline(always)]
 pub(crate) fn outlook(source: &impl Source, demand: &Demand) -> Outlook {
     Outlook {
         rtt_us: f64::from(source.rtt_us()),
@@ -114,65 +120,66 @@ fn outlook_prefill_us(source: &impl Source, demand: &Demand) -> f64 {
 
 /// Nothing while a slot is free; else what the backend says of the priority, and our own claims
 /// that it cannot know of yet; else the queued input over the input rate.
-#[allow(clippy::cast_precision_loss, reason = "an estimate")]
+#[inline(always)]
 fn queue_us(source: &impl Source, demand: &Demand) -> f64 {
     let slots = source.slots();
     if slots > 0 && source.running() < slots {
         return 0.0;
     }
-    if let Some(ms) = source.queue_ms(demand.priority) {
-        let tps = source.input_tps();
-        let ours = if tps > 0.0 {
-            source.pending_input_tokens() as f64 / f64::from(tps) * 1e6
-        } else {
-            0.0
-        };
-        return f64::from(ms) * 1e3 + ours;
+    match source.queue_ms(demand.priority) {
+        Some(ms) => {
+            let ours = work_us(source, source.pending_input_tokens());
+            f64::from(ms) * 1e3 + ours.unwrap_or(0.0)
+        }
+        None => est_wait_us(source),
     }
-    est_wait_us(source)
 }
 
-#[allow(clippy::cast_precision_loss, reason = "an estimate")]
+#[inline(always)]
 fn plain_prefill_us(source: &impl Source, demand: &Demand) -> f64 {
-    let tps = source.input_tps();
-    match demand.input_tokens {
-        0 => 0.0,
-        tokens if tps > 0.0 => tokens as f64 / f64::from(tps) * 1e6,
-        // No rate at all: what it took of late, and nothing for one that never served, so that
-        // it is tried.
-        _ => f64::from(source.ewma_ttft_us()),
+    if demand.input_tokens == 0 {
+        return 0.0;
     }
+    // No rate at all: what it took of late, and nothing for one that never served, so that it is
+    // tried.
+    work_us(source, demand.input_tokens).unwrap_or_else(|| f64::from(source.ewma_ttft_us()))
 }
 
 /// The queued input over the input rate where the rate is known, else the usual time to the
 /// first byte once for every exchange in progress. One that has never answered is tried at once,
 /// but gets no pile of exchanges before it has shown how fast it is.
-#[allow(clippy::cast_precision_loss, reason = "an estimate")]
 fn est_wait_us(source: &impl Source) -> f64 {
-    let tps = source.input_tps();
-    if tps > 0.0 {
-        source.queued_input_tokens() as f64 / f64::from(tps) * 1e6
-    } else {
+    work_us(source, source.queued_input_tokens()).unwrap_or_else(|| {
         let usual_us = match source.ewma_ttft_us() {
             0 => UNTRIED_TTFT_US,
             us => us,
         };
         f64::from(usual_us) * f64::from(source.running())
-    }
+    })
 }
 
 /// Infinite when there is work and no rate.
-#[allow(clippy::cast_precision_loss, reason = "an estimate")]
 fn input_work_us(source: &impl Source, demand: &Demand) -> f64 {
     let tokens = source
         .queued_input_tokens()
         .saturating_add(demand.input_tokens);
-    let tps = f64::from(source.input_tps());
     match tokens {
         0 => 0.0,
-        tokens if tps > 0.0 => tokens as f64 / tps * 1e6,
-        _ => f64::INFINITY,
+        tokens => work_us(source, tokens).unwrap_or(f64::INFINITY),
     }
+}
+
+/// How long so much input takes, if the rate is known.
+#[inline(always)]
+#[allow(clippy::cast_precision_loss, reason = "an estimate")]
+fn work_us(source: &impl Source, tokens: u64) -> Option<f64> {
+    let token_us = source.input_token_us();
+    (token_us > 0.0).then_some(tokens as f64 * token_us)
+}
+
+/// Microseconds for one token at so many a second; 0 stays 0.
+pub(crate) fn token_us(tps: f32) -> f64 {
+    if tps > 0.0 { 1e6 / f64::from(tps) } else { 0.0 }
 }
 
 /// Assumed of who has never answered, while it has something to answer. Any time of this order will

@@ -1,10 +1,9 @@
-//! xxh3 of many byte strings that begin alike: the work on the beginning is done once.
-//!
-//! Routing by a key hashes that key with each candidate's name. Of 200 bytes all but the last 20
-//! are the same for all of them.
+//! xxh3 of many byte strings that begin alike, of any length: the work on the beginning is done
+//! once.
 
-use xxhash_rust::const_xxh3::const_custom_default_secret;
 use xxhash_rust::xxh3::xxh3_64;
+
+use crate::xxh3::{PRIME64_1, SECRET, avalanche, fold, word};
 
 /// Hashes `prefix || tail` for one prefix and many tails; equal to `xxh3_64` of the whole.
 #[derive(Debug)]
@@ -12,31 +11,9 @@ pub(crate) struct PrefixedHash {
     /// The prefix, and room for a tail where both have to lie side by side.
     bytes: Vec<u8>,
     prefix: usize,
-    /// For up to 240 bytes in all.
-    middle: Middle,
-    /// Stripes of 64 bytes in `lanes`: for more.
+    /// Stripes of 64 bytes in `lanes`: for more than 240 in all.
     stripes: usize,
     lanes: [u64; 8],
-}
-
-/// What the prefix adds to a hash made of pieces of 16 bytes.
-#[derive(Debug)]
-struct Middle {
-    /// The first piece that is not all prefix.
-    first: usize,
-    /// Sum of the pieces before it that are of the first eight.
-    sum: u64,
-    /// Of those after.
-    late_sum: u64,
-    /// Bytes of the prefix in the first piece.
-    rest: usize,
-    /// Its first word, if that is all prefix.
-    head: u64,
-    /// The bytes of the prefix in the word that begins with some and ends with the tail's.
-    last: u64,
-    /// The last length, and the sum of the first eight pieces for it: names of equal length are
-    /// frequent.
-    known: (usize, u64),
 }
 
 impl PrefixedHash {
@@ -53,7 +30,6 @@ impl PrefixedHash {
         Self {
             bytes,
             prefix: prefix.len(),
-            middle: Middle::new(prefix),
             stripes,
             lanes,
         }
@@ -64,9 +40,6 @@ impl PrefixedHash {
     #[inline]
     pub(crate) fn of(&mut self, tail: &[u8]) -> u64 {
         let length = self.prefix + tail.len();
-        if (129..=240).contains(&length) && tail.len() >= 16 {
-            return self.middle.of(tail, length);
-        }
         if (241..=1024).contains(&length) && self.prefix >= 8 && tail.len() >= 8 {
             let whole = Joined {
                 prefix: self.bytes.get(..self.prefix).unwrap_or_default(),
@@ -94,78 +67,6 @@ impl PrefixedHash {
             }
         }
         avalanche(sum)
-    }
-}
-
-impl Middle {
-    fn new(prefix: &[u8]) -> Self {
-        let first = (prefix.len() / 16).min(15);
-        let piece = |at: usize, secret_at| mix(word(prefix, at), word(prefix, at + 8), secret_at);
-        let sum = |sum: u64, piece: u64| sum.wrapping_add(piece);
-        let early = (0..first.min(8)).map(|at| piece(at * 16, at * 16));
-        let late = (8..first).map(|at| piece(at * 16, (at - 8) * 16 + 3));
-        let rest = prefix.len() - first * 16;
-        let mut last = [0; 8];
-        let begun = prefix.get(prefix.len() - rest % 8..).unwrap_or_default();
-        for (byte, known) in last.iter_mut().zip(begun) {
-            *byte = *known;
-        }
-        Self {
-            first,
-            sum: early.fold(0, sum),
-            late_sum: late.fold(0, sum),
-            rest,
-            head: word(prefix, first * 16),
-            last: u64::from_le_bytes(last),
-            known: (0, 0),
-        }
-    }
-
-    #[inline]
-    fn of(&mut self, tail: &[u8], length: usize) -> u64 {
-        let begun = self.rest % 8;
-        let joined = match begun {
-            0 => word(tail, 0),
-            _ => self.last | word(tail, 0) << (8 * begun),
-        };
-        let mut at = 8 - begun;
-        let mut pair = if self.rest < 8 {
-            at += 8;
-            (joined, word(tail, at - 8))
-        } else {
-            (self.head, joined)
-        };
-        let mut next = |secret_at| {
-            let mixed = mix(pair.0, pair.1, secret_at);
-            pair = (word(tail, at), word(tail, at + 8));
-            at += 16;
-            mixed
-        };
-        let (sum, from) = if self.first < 8 {
-            let mut sum = self.begin(length);
-            for piece in self.first..8 {
-                sum = sum.wrapping_add(next(piece * 16));
-            }
-            (avalanche(sum), 8)
-        } else {
-            if self.known.0 != length {
-                self.known = (length, avalanche(self.begin(length)));
-            }
-            (self.known.1.wrapping_add(self.late_sum), self.first)
-        };
-        let mut sum = sum;
-        for piece in from..length / 16 {
-            sum = sum.wrapping_add(next((piece - 8) * 16 + 3));
-        }
-        let end = tail.len();
-        let last = mix(word(tail, end - 16), word(tail, end - 8), 119);
-        avalanche(sum.wrapping_add(last))
-    }
-
-    fn begin(&self, length: usize) -> u64 {
-        (length as u64)
-            .wrapping_mul(PRIME64_1)
-            .wrapping_add(self.sum)
     }
 }
 
@@ -211,39 +112,6 @@ impl Joined<'_> {
     }
 }
 
-/// Sixteen bytes against sixteen of the secret.
-#[inline]
-fn mix(one: u64, other: u64, secret_at: usize) -> u64 {
-    fold(
-        one ^ word(&SECRET, secret_at),
-        other ^ word(&SECRET, secret_at + 8),
-    )
-}
-
-/// The halves of the product, laid over each other.
-#[inline]
-#[allow(clippy::cast_possible_truncation, reason = "the halves are meant")]
-fn fold(one: u64, other: u64) -> u64 {
-    let product = u128::from(one) * u128::from(other);
-    product as u64 ^ (product >> 64) as u64
-}
-
-#[inline]
-fn avalanche(sum: u64) -> u64 {
-    let mixed = (sum ^ (sum >> 37)).wrapping_mul(0x1656_6791_9e37_79f9);
-    mixed ^ (mixed >> 32)
-}
-
-/// Eight bytes; those that do not exist are 0, which no caller asks for.
-#[inline]
-fn word(bytes: &[u8], at: usize) -> u64 {
-    let found = bytes.get(at..).and_then(<[u8]>::first_chunk);
-    found.copied().map_or(0, u64::from_le_bytes)
-}
-
-/// The secret of the algorithm with seed 0.
-static SECRET: [u8; 192] = const_custom_default_secret(0);
-const PRIME64_1: u64 = 0x9e37_79b1_85eb_ca87;
 /// What the lanes start from: primes of the algorithm.
 const LANES: [u64; 8] = [
     0xc2b2_ae3d,

@@ -5,6 +5,8 @@ use std::sync::atomic::{
     Ordering::{Relaxed, Release},
 };
 
+use crate::prediction::token_us;
+
 /// What a backend says about itself. 0 is "unknown" in every field that says so.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Report {
@@ -104,21 +106,25 @@ fn at(entries: impl Iterator<Item = (u32, u32)>, priority: u32) -> Option<u32> {
     found
 }
 
-/// The last report, readable without a lock, field by field.
+/// The last report, readable without a lock, field by field. What predictions read comes first: see
+/// [`crate::Backend`].
 #[derive(Debug, Default)]
+#[repr(C)]
 pub(crate) struct ReportCell {
     /// When it arrived; 0 = never.
     at_ms: AtomicU64,
     pub(crate) running: AtomicU32,
     pub(crate) slots: AtomicU32,
-    pub(crate) queued: AtomicU32,
-    queue_count: AtomicU32,
     pub(crate) input_tps: Rate,
+    queue_count: AtomicU32,
+    /// Bits of the microseconds for one input token; 0 = unknown.
+    input_token_us: AtomicU64,
+    pub(crate) queued_input_tokens: AtomicU64,
+    pub(crate) queued: AtomicU32,
     pub(crate) max_input_tps: Rate,
     /// The two rates in steps, as weights take them.
     pub(crate) stepped_input_tps: Rate,
     pub(crate) stepped_max_input_tps: Rate,
-    pub(crate) queued_input_tokens: AtomicU64,
     age_ms: AtomicU32,
     pub(crate) output_tps: Rate,
     pub(crate) max_output_tps: Rate,
@@ -141,6 +147,8 @@ impl ReportCell {
         self.kv_used_tokens.store(report.kv_used_tokens, Relaxed);
         self.kv_free_tokens.store(report.kv_free_tokens, Relaxed);
         self.input_tps.put(report.input_tps);
+        let token_us = token_us(self.input_tps.value());
+        self.input_token_us.store(token_us.to_bits(), Relaxed);
         self.output_tps.put(report.output_tps);
         self.max_output_tps.put(report.max_output_tps);
         // A worker that does not know its greatest rate: the greatest it has told us.
@@ -186,6 +194,11 @@ impl ReportCell {
         }
     }
 
+    /// Microseconds for one input token; 0 = unknown.
+    pub(crate) fn input_token_us(&self) -> f64 {
+        f64::from_bits(self.input_token_us.load(Relaxed))
+    }
+
     /// See [`QueueTimes::at`].
     pub(crate) fn queue_ms(&self, priority: u32) -> Option<u32> {
         match self.queue_count.load(Relaxed) {
@@ -229,6 +242,10 @@ pub(crate) static STEPS_TAKEN: AtomicU64 = AtomicU64::new(0);
 pub(crate) struct Rate(AtomicU32);
 
 impl Rate {
+    pub(crate) fn new(value: f32) -> Self {
+        Self(AtomicU32::new(Self::valid(value).to_bits()))
+    }
+
     pub(crate) fn value(&self) -> f32 {
         f32::from_bits(self.0.load(Relaxed))
     }

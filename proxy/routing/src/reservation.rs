@@ -34,7 +34,7 @@ impl Reservation {
             expected: None,
         };
         if fresh.counts_pending() {
-            fresh.running = fresh.backend.pending.running.add(1);
+            fresh.running = fresh.backend.pending_running.add(1);
         }
         fresh
     }
@@ -51,8 +51,8 @@ impl Reservation {
             .fetch_add(demand.input_tokens, Relaxed);
         self.queued_tokens = before.saturating_add(demand.input_tokens);
         if self.counts_pending() {
-            self.waiting = self.backend.pending.waiting.add(1);
-            self.tokens = self.backend.pending.tokens.add(demand.input_tokens);
+            self.waiting = self.backend.pending_waiting.add(1);
+            self.tokens = self.backend.pending_tokens.add(demand.input_tokens);
         }
     }
 
@@ -107,19 +107,23 @@ impl Reservation {
         if released > 0 {
             self.backend.waiting_tokens.fetch_sub(released, Relaxed);
         }
-        let pending = &self.backend.pending;
-        pending.waiting.remove(std::mem::take(&mut self.waiting));
-        pending.tokens.remove(std::mem::take(&mut self.tokens));
+        let backend = &self.backend;
+        backend
+            .pending_waiting
+            .remove(std::mem::take(&mut self.waiting));
+        backend
+            .pending_tokens
+            .remove(std::mem::take(&mut self.tokens));
     }
 }
 
 impl Drop for Reservation {
     fn drop(&mut self) {
         self.release_input();
-        let pending = &self.backend.pending;
-        if self.counts_pending() && !pending.running.remove(self.running) {
+        let backend = &self.backend;
+        if self.counts_pending() && !backend.pending_running.remove(self.running) {
             // The last report has it among those in progress.
-            pending.ended.add(1);
+            backend.pending_ended.add(1);
         }
         self.backend.running.fetch_sub(1, Relaxed);
         self.backend.signal.raise();
