@@ -37,13 +37,6 @@ pub(crate) fn choose(asked: &Asked<'_>) -> Choice {
     };
     let prefix = asked.plan.ranking_prefix(&key);
     let last = last(&asked.plan.settings);
-    let plain = settings.ttft_penalty_ms <= 0.0 && !settings.consider_kv_free_tokens;
-    if plain && asked.tried.is_empty() {
-        let first = last.or_else(|| first(asked, &prefix, &[]));
-        if let Some(position) = first.filter(|position| has_slot(settings, *position)) {
-            return Choice::Pick(position);
-        }
-    }
     if asked.tried.is_empty()
         && !settings.consider_kv_free_tokens
         && let Some(position) = leading(asked, &prefix, last)
@@ -81,30 +74,28 @@ fn leading(asked: &Asked<'_>, prefix: &[u8], last: Option<u32>) -> Option<u32> {
     let limits = Limits::of(asked);
     let is_fit = |position: &u32| limits.admit(asked, *position);
     let first = last.or_else(|| first(asked, prefix, &[]));
-    first.filter(is_fit).or_else(|| {
-        let order = candidates::rendezvous_by(prefix, weighting, HEAD, &[]);
-        order.into_iter().find(is_fit)
-    })
+    let mut looked = 0;
+    let mut fit_of_next = |count: &u32| {
+        let order = candidates::rendezvous_by(prefix, weighting, *count, &[]);
+        let seen = std::mem::replace(&mut looked, order.len());
+        order.into_iter().skip(seen).find(is_fit)
+    };
+    first
+        .filter(is_fit)
+        .or_else(|| HEADS.iter().find_map(&mut fit_of_next))
 }
 
 /// What is compared with, of all candidates.
 struct Limits {
     /// Looked at for the first that has no free slot.
-    bounds: OnceCell<Bounds>,
+    shares: OnceCell<Shares>,
     escape: Escape,
-}
-
-/// How much of all that is in progress each may hold.
-struct Bounds {
-    /// Requests for each unit of weight.
-    scale: f64,
-    shares: Vec<f64>,
 }
 
 impl Limits {
     fn of(asked: &Asked<'_>) -> Self {
         Self {
-            bounds: OnceCell::new(),
+            shares: OnceCell::new(),
             escape: Escape::new(asked.plan.settings.pulsar.ttft_penalty_ms),
         }
     }
@@ -117,25 +108,56 @@ impl Limits {
     }
 
     fn within_share(&self, asked: &Asked<'_>, position: u32) -> bool {
-        let bounds = self.bounds.get_or_init(|| {
-            let running = candidates::column(Figure::Running);
-            let shares = shares(asked, running.len());
-            let scale = scale(asked, &running, &shares);
-            Bounds { scale, shares }
-        });
-        let share = bounds.shares.get(position as usize);
+        let shares = self.shares.get_or_init(|| Shares::of(asked));
+        let rate = shares.rate.and_then(|of| candidates::figure(position, of));
         let running = candidates::figure(position, Figure::Running);
-        share
-            .zip(running)
-            .is_some_and(|(share, running)| running < (bounds.scale * share).ceil())
+        running.is_some_and(|running| running < shares.bound(asked, position, rate))
     }
 }
 
-/// Requests in progress that each unit of weight may hold: `c` times its part of all, with this one.
-fn scale(asked: &Asked<'_>, running: &[f64], shares: &[f64]) -> f64 {
-    let total: f64 = running.iter().sum::<f64>() + 1.0;
-    let whole = shares.iter().sum::<f64>().max(f64::MIN_POSITIVE);
-    asked.plan.settings.pulsar.c * total / whole
+/// How much of all that is in progress each may hold: `c` times its share, by weight, of all of it
+/// with this request.
+struct Shares {
+    /// Requests for each unit of weight.
+    scale: f64,
+    /// The rate that is the weight; none: the configured weights are.
+    rate: Option<Figure>,
+    /// What counts for a rate that is not known: the mean of those that are.
+    mean: f64,
+}
+
+impl Shares {
+    #[allow(clippy::cast_precision_loss, reason = "weights have 32 bits")]
+    fn of(asked: &Asked<'_>) -> Self {
+        let count = asked.routing.candidates;
+        let settings = &asked.plan.settings.pulsar;
+        let rate = settings.weight.figure();
+        let known = rate.map(|figure| (figure, candidates::total(figure)));
+        let known = known.filter(|(_, total)| total.known > 0);
+        let (rate, mean, whole) = match known {
+            Some((figure, total)) => {
+                let mean = total.sum / f64::from(total.known);
+                (Some(figure), mean, mean * f64::from(count))
+            }
+            None => (None, 0.0, asked.weights.whole(count) as f64),
+        };
+        let in_progress = candidates::total(Figure::Running).sum + 1.0;
+        Self {
+            scale: settings.c * in_progress / whole.max(f64::MIN_POSITIVE),
+            rate,
+            mean,
+        }
+    }
+
+    /// Requests that a candidate of this rate may hold.
+    #[allow(clippy::cast_precision_loss, reason = "weights have 32 bits")]
+    fn bound(&self, asked: &Asked<'_>, position: u32, rate: Option<f64>) -> f64 {
+        let weight = match self.rate {
+            Some(_) => rate.filter(|rate| *rate > 0.0).unwrap_or(self.mean),
+            None => asked.weights.weight(position) as f64,
+        };
+        (self.scale * weight).ceil()
+    }
 }
 
 /// The affinity key, if the request has one.
@@ -231,15 +253,13 @@ fn fit(asked: &Asked<'_>, able: &[u32]) -> Vec<u32> {
     if settings.c > 0.0 {
         let running = candidates::column(Figure::Running);
         let slots = candidates::column(Figure::Slots);
-        let shares = shares(asked, running.len());
-        let scale = scale(asked, &running, &shares);
-        fit.retain(|at| {
-            let at = *at as usize;
-            let all = running.get(at).zip(slots.get(at)).zip(shares.get(at));
-            all.is_some_and(|((running, slots), share)| {
-                let bound = (scale * share).ceil();
-                *running < bound.max(known_slots(settings, *slots))
-            })
+        let shares = Shares::of(asked);
+        let rates = shares.rate.map(candidates::column).unwrap_or_default();
+        fit.retain(|position| {
+            let at = *position as usize;
+            let bound = shares.bound(asked, *position, rates.get(at).copied());
+            let both = running.get(at).zip(slots.get(at));
+            both.is_some_and(|(running, slots)| *running < bound.max(known_slots(settings, *slots)))
         });
     }
     if settings.ttft_penalty_ms > 0.0 {
@@ -252,31 +272,8 @@ fn fit(asked: &Asked<'_>, able: &[u32]) -> Vec<u32> {
     fit
 }
 
-/// Weights of all, in the order of positions; a rate that is not known counts as the mean.
-#[allow(clippy::cast_precision_loss, reason = "weights have 32 bits")]
-fn shares(asked: &Asked<'_>, count: usize) -> Vec<f64> {
-    let configured = || {
-        let all = 0..u32::try_from(count).unwrap_or(u32::MAX);
-        all.map(|at| asked.weights.weight(at) as f64).collect()
-    };
-    let Some(figure) = asked.plan.settings.pulsar.weight.figure() else {
-        return configured();
-    };
-    let mut rates = candidates::column(figure);
-    let known = rates.iter().filter(|rate| **rate > 0.0).count();
-    if known == 0 {
-        return configured();
-    }
-    let mean = rates.iter().sum::<f64>() / known as f64;
-    for rate in &mut rates {
-        if *rate <= 0.0 {
-            *rate = mean;
-        }
-    }
-    rates
-}
-
-/// How much of the order is looked at before all are.
-const HEAD: u32 = 8;
+/// How much of the order is looked at before all are. The last is as many as the gateway picks out
+/// without putting all in order.
+const HEADS: [u32; 2] = [8, 32];
 /// Drawn among all when nobody has room.
 const SPILL_CHOICES: u32 = 2;

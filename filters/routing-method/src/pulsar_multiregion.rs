@@ -54,9 +54,11 @@ pub(crate) fn choose(asked: &Asked<'_>) -> Choice {
     }
     let open_ms = elapsed_ms - alone_ms;
     let (width, band_ms) = band(settings, asked.routing, open_ms);
-    let order = ranking(asked.plan, &key, settings, width);
     let rules = rules(open_ms, 1.0, settings.fallback_max_queued);
-    match look(&rules, Some(&order), 0) {
+    // Of a band that is all of them nobody asks for the order.
+    let order =
+        (width < asked.routing.candidates).then(|| ranking(asked.plan, &key, settings, width));
+    match look(&rules, order.as_deref(), asked.routing.candidates) {
         Look::Pick(position) => Choice::Pick(position),
         Look::Wait(bucket_ms) => {
             let next = [next_ms, bucket_ms, band_ms].into_iter().flatten();

@@ -62,6 +62,11 @@ impl Weights {
         sums.get(at).copied().unwrap_or(below) - below
     }
 
+    /// Weight of all of so many candidates.
+    pub(crate) fn whole(&self, candidates: u32) -> u64 {
+        self.total().unwrap_or(u64::from(candidates))
+    }
+
     fn total(&self) -> Option<u64> {
         self.sums.as_ref()?.last().copied()
     }
@@ -144,8 +149,9 @@ mod tests {
     fn weights_of_positions() {
         let set = Weights::of(&[backend("a", 3), backend("b", 0), backend("c", 7)]);
         let found: Vec<u64> = (0..4).map(|position| set.weight(position)).collect();
-        assert_eq!(found, [3, 0, 7, 0]);
-        assert_eq!(Weights::of(&[backend("a", 9)]).weight(0), 1);
+        assert_eq!((found, set.whole(3)), (vec![3, 0, 7, 0], 10));
+        let alike = Weights::of(&[backend("a", 9), backend("b", 9)]);
+        assert_eq!((alike.weight(0), alike.whole(2)), (1, 2));
     }
 
     #[test]

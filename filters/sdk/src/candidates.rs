@@ -2,13 +2,13 @@
 //! `route`. A candidate is one backend, or several that share a capacity domain.
 //!
 //! Ask questions rather than copy the set: two loads for power-of-two, a column for a scan,
-//! [`least`], [`rendezvous`] and [`next_cursor`] for what the host does natively.
+//! [`total`], [`least`], [`rendezvous`] and [`next_cursor`] for what the host does natively.
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
 pub use crate::bindings::imports::weir::filter::candidates::{
-    Backend, Figure, Load, Session, Weighting,
+    Backend, Figure, Load, Session, Total, Weighting,
 };
 use crate::phases::Routing;
 use crate::raw::candidates as raw;
@@ -38,6 +38,12 @@ pub fn column(figure: Figure) -> Vec<f64> {
     raw::column(figure)
 }
 
+/// One figure of all candidates, added up by the host: cheaper than a column.
+#[must_use]
+pub fn total(figure: Figure) -> Total {
+    raw::total_of(figure)
+}
+
 /// Positions of this set that were tried in this exchange already. Empty on hosts that leave
 /// tried backends out of the set; ask when `request.attempt` is not 0.
 #[must_use]
@@ -61,7 +67,7 @@ pub fn rendezvous(key_hash: u64, count: u32) -> Vec<u32> {
 
 /// The first `count` of `among` (empty = all) in weighted rendezvous order of a key of bytes: the
 /// hash of a candidate is `xxh3_64(prefix || len as u64 LE || id)`. End `prefix` with what marks
-/// the field of the id, see [`Field`]. Tens of microseconds over 1,000: each is hashed.
+/// the field of the id, see [`Field`]. 6 µs over 1,000 for a new key and up to 32 of them; to put all in order takes 150.
 #[must_use]
 pub fn rendezvous_by(prefix: &[u8], by: Weighting, count: u32, among: &[u32]) -> Vec<u32> {
     raw::rendezvous_by(prefix, by, count, among)

@@ -184,8 +184,14 @@ impl CandidateSet {
         best.position
     }
 
+    /// One figure of all, added up.
+    #[must_use]
+    pub fn total(&self, figure: Figure, demand: &Demand) -> Total {
+        self.figures(figure, demand)
+    }
+
     /// What is made of a figure of all, in order of position. Those that choices compare by have
-    /// loops of their own, which need not ask for each candidate which figure it is.
+    /// loops of their own, which do not ask for each candidate which figure it is.
     #[inline]
     fn figures<T: FromIterator<f64>>(&self, figure: Figure, demand: &Demand) -> T {
         let (demand, now_ms) = (*demand, self.now_ms);
@@ -193,6 +199,10 @@ impl CandidateSet {
         match figure {
             Figure::Running => self.iter().map(|one| value(one, Figure::Running)).collect(),
             Figure::TtftUs => self.iter().map(|one| value(one, Figure::TtftUs)).collect(),
+            Figure::MaxInputTps => {
+                let rates = self.iter().map(|one| value(one, Figure::MaxInputTps));
+                rates.collect()
+            }
             figure => self.iter().map(|one| value(one, figure)).collect(),
         }
     }
@@ -345,6 +355,27 @@ fn weights(entries: &[Candidate], weighting: Weighting) -> Arc<[f64]> {
     let mean = sum / f64::from(known);
     let weights = entries.iter().map(by(weighting));
     weights.map(|weight| weight.unwrap_or(mean)).collect()
+}
+
+/// A figure of all candidates together.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub struct Total {
+    /// All of them.
+    pub sum: f64,
+    /// How many are above 0.
+    pub known: u32,
+}
+
+impl FromIterator<f64> for Total {
+    #[inline]
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        let mut total = Self::default();
+        for value in values {
+            total.sum += value;
+            total.known += u32::from(value > 0.0);
+        }
+        total
+    }
 }
 
 /// The running minimum, with one of several equals kept by a reservoir of one: the `k`th of them
@@ -501,6 +532,8 @@ mod tests {
         check(&[9, 0], Some(0));
         check(&[9], None);
         assert_eq!(set.column(Figure::Running, &ANY), [2.0, 1.0, 0.0, 1.0]);
+        let total = set.total(Figure::Running, &ANY);
+        assert_eq!((total.sum, total.known), (4.0, 3));
         assert_eq!(set.load_at(0).unwrap().running, 2);
         assert!(set.load_at(4).is_none());
     }

@@ -31,7 +31,7 @@ mod last_domain;
 
 pub use backend::Backend;
 pub use candidate::{Candidate, Member};
-pub use candidates::{CandidateSet, KeyHashes};
+pub use candidates::{CandidateSet, KeyHashes, Total};
 pub use cluster::{Cluster, ClusterSpec, MemberSpec};
 pub use ejection::EjectionPolicy;
 pub use fleet::Fleet;

@@ -5,7 +5,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use weir_pipeline::facts::Facts;
 use weir_routing as routing;
 
-use crate::bindings::weir::filter::candidates::{Backend, Figure, Host, Load, Session, Weighting};
+use crate::bindings::weir::filter::candidates::{
+    Backend, Figure, Host, Load, Session, Total, Weighting,
+};
 use crate::guest_state::GuestState;
 
 impl Host for GuestState {
@@ -54,6 +56,14 @@ impl Host for GuestState {
         self.candidates().map_or_else(Vec::new, |(facts, set)| {
             set.column(native(figure), &facts.demand())
         })
+    }
+
+    fn total_of(&mut self, figure: Figure) -> Total {
+        let total = self
+            .candidates()
+            .map(|(facts, set)| set.total(native(figure), &facts.demand()));
+        let routing::Total { sum, known } = total.unwrap_or_default();
+        Total { sum, known }
     }
 
     fn excluded(&mut self) -> Vec<u32> {

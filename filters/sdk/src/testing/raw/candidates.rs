@@ -2,7 +2,7 @@
 
 use weir_routing::{CandidateSet, ClusterSpec, Fleet, MemberSpec, Report};
 
-use crate::candidates::{Backend, Figure, Load, Session, Weighting};
+use crate::candidates::{Backend, Figure, Load, Session, Total, Weighting};
 use crate::testing::world::{World, hash53, name_of, with};
 
 pub(crate) fn backends() -> Vec<Backend> {
@@ -25,6 +25,15 @@ pub(crate) fn column(figure: Figure) -> Vec<f64> {
         let all = 0..u32::try_from(world.loads.len()).unwrap_or(u32::MAX);
         all.map(|at| figure_of(world, at, figure)).collect()
     })
+}
+
+pub(crate) fn total_of(figure: Figure) -> Total {
+    let column = column(figure);
+    let known = column.iter().filter(|value| **value > 0.0).count();
+    Total {
+        sum: column.iter().sum(),
+        known: u32::try_from(known).unwrap_or(u32::MAX),
+    }
 }
 
 pub(crate) fn excluded() -> Vec<u32> {
