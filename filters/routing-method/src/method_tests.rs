@@ -254,6 +254,31 @@ fn pulsar_leaves_a_busy_first_and_a_late_one() {
 }
 
 #[test]
+fn pulsar_goes_down_the_order_as_far_as_it_has_to() {
+    let filter = method(r#"{"default":"pulsar","pulsar":{"ttft_penalty_ms":50}}"#);
+    let mut exchange = fleet(50);
+    let mut order: Vec<u32> = Vec::new();
+    for _ in 0..50 {
+        let Choice::Pick(next) = choose(&filter, &mut exchange, "key") else {
+            panic!("nobody was picked");
+        };
+        assert!(!order.contains(&next), "{next} again after {order:?}");
+        order.push(next);
+        exchange.set_figure(next, Figure::TtftUs, 1e6);
+    }
+    for depth in [0, 5, 7, 8, 20, 31, 32, 40] {
+        for at in [depth, depth + 7] {
+            exchange.set_figure(order[at], Figure::TtftUs, 0.0);
+        }
+        let picked = choose(&filter, &mut exchange, "key");
+        assert_eq!(picked, Choice::Pick(order[depth]), "{depth} of {order:?}");
+        for at in [depth, depth + 7] {
+            exchange.set_figure(order[at], Figure::TtftUs, 1e6);
+        }
+    }
+}
+
+#[test]
 fn pulsar_looks_at_the_cache_when_asked() {
     let filter = method(r#"{"default":"pulsar","pulsar":{"consider_kv_free_tokens":true}}"#);
     let mut exchange = fleet(5);
