@@ -379,7 +379,6 @@ impl Source for Backend {
     fn kv_free_tokens(&self) -> u64 {
         self.report.kv_free_tokens.load(Relaxed)
     }
-    #[inline]
     fn input_tps(&self) -> f32 {
         let reported = self.report.input_tps.value();
         if reported > 0.0 {

@@ -26,8 +26,8 @@ pub(crate) struct Tails {
     digested: Mutex<Vec<(usize, Digests)>>,
 }
 
-/// `None` where not all the names can be digested.
-type Digests = Option<Arc<[Digest]>>;
+/// `None` where the name has to be hashed with the whole prefix.
+type Digests = Arc<[Option<Digest>]>;
 
 impl Tails {
     pub(crate) fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
@@ -46,17 +46,17 @@ impl Tails {
 
     /// Appends `xxh3_64(prefix || len as u64 LE || name)` of each name, in their order.
     pub(crate) fn hash_behind(&self, prefix: &[u8], hashes: &mut Vec<u64>) {
-        if let Some(digests) = self.digests(prefix.len()) {
-            let beginning = Beginning::new(prefix);
-            hashes.reserve(digests.len());
-            for digest in digests.iter() {
-                // One by one: two at a time, products of 64 bits are made of smaller ones.
-                hashes.push(beginning.hash_with(digest));
-            }
-        } else {
-            let mut prefixed = PrefixedHash::new(prefix);
-            hashes.extend(self.iter().map(|tail| prefixed.of(tail)));
+        let mut whole = PrefixedHash::new(prefix);
+        if prefix.len() > DIGESTED_MAX {
+            hashes.extend(self.iter().map(|tail| whole.of(tail)));
+            return;
         }
+        let (digests, beginning) = (self.digests(prefix.len()), Beginning::new(prefix));
+        let hash = |(digest, tail): (&Option<Digest>, &[u8])| match digest {
+            Some(digest) => beginning.hash_with(digest),
+            None => whole.of(tail),
+        };
+        hashes.extend(digests.iter().zip(self.iter()).map(hash));
     }
 
     fn iter(&self) -> impl Iterator<Item = &[u8]> {
@@ -68,15 +68,9 @@ impl Tails {
     }
 
     fn digests(&self, prefix: usize) -> Digests {
-        let known = |digested: &Vec<(usize, Digests)>| {
-            let same = |(length, _): &&(usize, Digests)| *length == prefix;
-            digested
-                .iter()
-                .find(same)
-                .map(|(_, digests)| digests.clone())
-        };
-        if let Some(digests) = known(&self.digested.lock()) {
-            return digests;
+        let same = |(length, _): &&(usize, Digests)| *length == prefix;
+        if let Some((_, digests)) = self.digested.lock().iter().find(same) {
+            return Arc::clone(digests);
         }
         let digests: Digests = self.iter().map(|tail| Digest::new(prefix, tail)).collect();
         let lengths_max = (DIGESTS_MAX / self.ends.len().max(1)).max(1);
@@ -84,7 +78,7 @@ impl Tails {
         if digested.len() >= lengths_max {
             digested.remove(0);
         }
-        digested.push((prefix, digests.clone()));
+        digested.push((prefix, Arc::clone(&digests)));
         digests
     }
 }
@@ -181,7 +175,9 @@ fn halves(bytes: u128) -> [u64; 2] {
     [bytes as u64, (bytes >> 64) as u64]
 }
 
-/// Digests kept of one set, 4 MiB: of a thousand names for as many lengths of a prefix as there are.
+/// Longest prefix behind which a name is digested: 240 bytes with the least of a name.
+const DIGESTED_MAX: usize = 240 - 16;
+/// Digests kept of one set, 5 MiB: of a thousand names for 131 lengths of a prefix.
 const DIGESTS_MAX: usize = 1 << 17;
 
 #[cfg(test)]
