@@ -41,11 +41,11 @@ pub(crate) fn refusal(
 /// What is queued everywhere and what the request brings, over the rates of all; 0 when no rate
 /// is known.
 fn input_work_seconds(request: &RequestView) -> f64 {
-    let rate: f64 = candidates::column(Figure::InputTps).iter().sum();
+    let rate = candidates::total(Figure::InputTps).sum;
     if rate <= 0.0 {
         return 0.0;
     }
-    let queued: f64 = candidates::column(Figure::QueuedInputTokens).iter().sum();
+    let queued = candidates::total(Figure::QueuedInputTokens).sum;
     (queued + f64::from(request.est_input_tokens)) / rate
 }
 

@@ -150,6 +150,9 @@ pub struct Pulsar {
     pub assumed_slots: u32,
     /// How much later than the best a candidate may answer; 0 = no matter.
     pub ttft_penalty_ms: f64,
+    /// The same for a conversation that nobody has served yet: it leaves no cache behind. None: as
+    /// for all.
+    pub new_session_ttft_penalty_ms: Option<f64>,
     /// Only candidates with room in the KV cache for the request's input.
     pub consider_kv_free_tokens: bool,
     /// As NVCF has it: no bound, no memory, those without a weight left out, requests without a
@@ -259,6 +262,7 @@ impl Default for Pulsar {
             c: 1.25,
             assumed_slots: 8,
             ttft_penalty_ms: 0.0,
+            new_session_ttft_penalty_ms: None,
             consider_kv_free_tokens: false,
             compat: false,
         }

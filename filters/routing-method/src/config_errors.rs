@@ -85,7 +85,7 @@ fn groq(config: &Config) -> [Check; 8] {
     ]
 }
 
-fn pulsar(config: &Config) -> [Check; 7] {
+fn pulsar(config: &Config) -> [Check; 8] {
     let (plain, multi) = (&config.pulsar, &config.pulsar_multiregion);
     [
         (
@@ -96,6 +96,11 @@ fn pulsar(config: &Config) -> [Check; 7] {
         (
             amount(plain.ttft_penalty_ms),
             "/pulsar/ttft_penalty_ms",
+            LEAST,
+        ),
+        (
+            plain.new_session_ttft_penalty_ms.is_none_or(amount),
+            "/pulsar/new_session_ttft_penalty_ms",
             LEAST,
         ),
         (

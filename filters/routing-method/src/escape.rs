@@ -29,11 +29,25 @@ impl Escape {
         ttft_us().is_some_and(|us| us <= self.penalty_us || us <= self.penalty_us + self.least_us())
     }
 
-    fn least_us(&self) -> f64 {
-        *self.least_us.get_or_init(|| {
-            let least = candidates::least(Figure::TtftUs, &[]);
-            let least = least.and_then(|position| candidates::figure(position, Figure::TtftUs));
-            least.unwrap_or(f64::INFINITY)
+    /// Those of a list (empty = all) that stay, by the best of it; none: it makes no difference.
+    pub(crate) fn within(&self, among: &[u32]) -> Option<Vec<u32>> {
+        (self.penalty_us > 0.0).then(|| {
+            let least_us = if among.is_empty() {
+                self.least_us()
+            } else {
+                least_us(among)
+            };
+            candidates::at_most(Figure::TtftUs, self.penalty_us + least_us, among)
         })
     }
+
+    fn least_us(&self) -> f64 {
+        *self.least_us.get_or_init(|| least_us(&[]))
+    }
+}
+
+fn least_us(among: &[u32]) -> f64 {
+    let least = candidates::least(Figure::TtftUs, among);
+    let least = least.and_then(|position| candidates::figure(position, Figure::TtftUs));
+    least.unwrap_or(f64::INFINITY)
 }

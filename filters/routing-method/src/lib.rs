@@ -20,6 +20,7 @@ mod buckets;
 mod escape;
 mod sticky;
 mod weights;
+mod whole_fleet;
 mod widening;
 
 #[cfg(test)]

@@ -254,6 +254,42 @@ fn pulsar_leaves_a_busy_first_and_a_late_one() {
 }
 
 #[test]
+fn pulsar_puts_new_conversations_where_they_are_answered_sooner() {
+    let filter = method(
+        r#"{"default":"pulsar","pulsar":{"ttft_penalty_ms":500,"new_session_ttft_penalty_ms":50}}"#,
+    );
+    let mut exchange = fleet(6);
+    let Choice::Pick(first) = choose(&filter, &mut exchange, "key") else {
+        panic!("nobody was picked");
+    };
+    let table = [
+        (Session::Unknown, 400.0, true),
+        (Session::Returning(first), 400.0, true),
+        (Session::New, 40.0, true),
+        (Session::New, 60.0, false),
+        (Session::Stale, 60.0, false),
+        (Session::Returning(first), 600.0, false),
+    ];
+    for (session, later_ms, stays) in table {
+        exchange.set_session(session);
+        exchange.set_figure(first, Figure::TtftUs, 100_000.0 + later_ms * 1e3);
+        let choice = choose(&filter, &mut exchange, "key");
+        assert_eq!(
+            choice == Choice::Pick(first),
+            stays,
+            "{session:?} {later_ms}"
+        );
+    }
+    let for_all = r#"{"default":"pulsar","pulsar":{"ttft_penalty_ms":500}}"#;
+    exchange.set_session(Session::New);
+    exchange.set_figure(first, Figure::TtftUs, 500_000.0);
+    assert_eq!(
+        choose(&method(for_all), &mut exchange, "key"),
+        Choice::Pick(first)
+    );
+}
+
+#[test]
 fn pulsar_goes_down_the_order_as_far_as_it_has_to() {
     let filter = method(r#"{"default":"pulsar","pulsar":{"ttft_penalty_ms":50}}"#);
     let mut exchange = fleet(50);

@@ -35,83 +35,104 @@ pub(crate) fn choose(asked: &Asked<'_>) -> Choice {
     let Some(key) = key else {
         return without_key(asked);
     };
-    let prefix = asked.plan.ranking_prefix(&key);
-    let last = last(&asked.plan.settings);
-    if asked.tried.is_empty()
-        && !settings.consider_kv_free_tokens
-        && let Some(position) = leading(asked, &prefix, last)
-    {
+    let (last, penalty_ms) = remembered(&asked.plan.settings);
+    let order = Order {
+        asked,
+        prefix: asked.plan.ranking_prefix(&key),
+        last,
+    };
+    let limits = Limits {
+        asked,
+        shares: OnceCell::new(),
+    };
+    let escape = Escape::new(penalty_ms);
+    let all_are_able = asked.tried.is_empty() && !settings.consider_kv_free_tokens;
+    // Usually one of the first is fit, and the others need not be looked at one by one.
+    let ttft_us = |position| candidates::figure(position, Figure::TtftUs);
+    let is_fit = |position| escape.admits(|| ttft_us(position)) && limits.has_room(position);
+    if all_are_able && let Some(position) = order.first_of(&[], &HEAD, is_fit) {
         return Choice::Pick(position);
     }
-    let able = able(asked);
-    if able.is_empty() {
-        return if asked.tried.is_empty() {
-            admission::overloaded().into()
-        } else {
-            Choice::Abstain
-        };
-    }
-    let fit = fit(asked, &able);
-    if let Some(position) = last.filter(|position| fit.contains(position)) {
-        return Choice::Pick(position);
-    }
-    if !fit.is_empty()
-        && let Some(position) = first(asked, &prefix, &fit)
-    {
-        return Choice::Pick(position);
-    }
-    // All are busy: the better of a few.
-    let mut able = able;
+    let able = if all_are_able {
+        Vec::new()
+    } else {
+        match able(asked) {
+            able if !able.is_empty() => able,
+            _ if asked.tried.is_empty() => return admission::overloaded().into(),
+            _ => return Choice::Abstain,
+        }
+    };
+    let has_room = |position| limits.has_room(position);
+    let found = match escape.within(&able) {
+        Some(in_time) if in_time.is_empty() => None,
+        Some(in_time) => order.first_of(&in_time, &DEPTHS, has_room),
+        None => order.first_of(&able, &DEPTHS, has_room),
+    };
+    found.map_or_else(|| spill(asked, able), Choice::Pick)
+}
+
+/// All are busy: the better of a few.
+fn spill(asked: &Asked<'_>, able: Vec<u32>) -> Choice {
+    let mut able = if able.is_empty() {
+        (0..asked.routing.candidates).collect()
+    } else {
+        able
+    };
     let sample = power_of_two::sample(&mut able, SPILL_CHOICES);
     power_of_two::best(Compared::Ttft, asked.weights, sample).into()
 }
 
-/// The first of the order's head that is fit: usually one of a few is, and the others need not be
-/// looked at one by one.
-fn leading(asked: &Asked<'_>, prefix: &[u8], last: Option<u32>) -> Option<u32> {
-    let settings = &asked.plan.settings.pulsar;
-    let weighting = settings.weight.weighting();
-    let limits = Limits::of(asked);
-    let is_fit = |position: &u32| limits.admit(asked, *position);
-    let first = last.or_else(|| first(asked, prefix, &[]));
-    let mut looked = 0;
-    let mut fit_of_next = |count: &u32| {
-        let order = candidates::rendezvous_by(prefix, weighting, *count, &[]);
-        let seen = std::mem::replace(&mut looked, order.len());
-        order.into_iter().skip(seen).find(is_fit)
-    };
-    first
-        .filter(is_fit)
-        .or_else(|| HEADS.iter().find_map(&mut fit_of_next))
+/// The order of a key over the candidates.
+struct Order<'a> {
+    asked: &'a Asked<'a>,
+    prefix: Vec<u8>,
+    /// Who served the conversation last comes before all.
+    last: Option<u32>,
 }
 
-/// What is compared with, of all candidates.
-struct Limits {
+impl Order<'_> {
+    /// The first of `among` (empty = all) that is fit. So many are put in order as `depths` say, one
+    /// after the other, until one is.
+    fn first_of(&self, among: &[u32], depths: &[u32], is_fit: impl Fn(u32) -> bool) -> Option<u32> {
+        let weighting = self.asked.plan.settings.pulsar.weight.weighting();
+        let is_asked_about = |last: &u32| among.is_empty() || among.contains(last);
+        let last = self.last.filter(is_asked_about);
+        if let Some(last) = last.filter(|last| is_fit(*last)) {
+            return Some(last);
+        }
+        let mut looked = 0;
+        for depth in depths {
+            let head = candidates::rendezvous_by(&self.prefix, weighting, *depth, among);
+            let mut deeper = head.iter().copied().skip(looked);
+            if let Some(found) = deeper.find(|position| is_fit(*position)) {
+                return Some(found);
+            }
+            if head.len() < *depth as usize {
+                return None;
+            }
+            looked = head.len();
+        }
+        None
+    }
+}
+
+/// What a candidate may hold.
+struct Limits<'a> {
+    asked: &'a Asked<'a>,
     /// Looked at for the first that has no free slot.
     shares: OnceCell<Shares>,
-    escape: Escape,
 }
 
-impl Limits {
-    fn of(asked: &Asked<'_>) -> Self {
-        Self {
-            shares: OnceCell::new(),
-            escape: Escape::new(asked.plan.settings.pulsar.ttft_penalty_ms),
-        }
+impl Limits<'_> {
+    fn has_room(&self, position: u32) -> bool {
+        has_slot(&self.asked.plan.settings.pulsar, position) || self.is_within_share(position)
     }
 
-    fn admit(&self, asked: &Asked<'_>, position: u32) -> bool {
-        let settings = &asked.plan.settings.pulsar;
-        let ttft_us = || candidates::figure(position, Figure::TtftUs);
-        self.escape.admits(ttft_us)
-            && (has_slot(settings, position) || self.within_share(asked, position))
-    }
-
-    fn within_share(&self, asked: &Asked<'_>, position: u32) -> bool {
-        let shares = self.shares.get_or_init(|| Shares::of(asked));
+    fn is_within_share(&self, position: u32) -> bool {
+        let shares = self.shares.get_or_init(|| Shares::of(self.asked));
         let rate = shares.rate.and_then(|of| candidates::figure(position, of));
         let running = candidates::figure(position, Figure::Running);
-        running.is_some_and(|running| running < shares.bound(asked, position, rate))
+        running.is_some_and(|running| running < shares.bound(self.asked, position, rate))
     }
 }
 
@@ -199,13 +220,23 @@ fn first(asked: &Asked<'_>, prefix: &[u8], among: &[u32]) -> Option<u32> {
     order.first().copied()
 }
 
-fn last(settings: &Config) -> Option<u32> {
+/// Who served the conversation last, and how much later than the best its choice may answer.
+fn remembered(settings: &Config) -> (Option<u32>, f64) {
+    let Pulsar {
+        ttft_penalty_ms,
+        new_session_ttft_penalty_ms,
+        ..
+    } = settings.pulsar;
     if !settings.last_cluster_affinity {
-        return None;
+        return (None, ttft_penalty_ms);
     }
     match candidates::session() {
-        Session::Returning(position) => Some(position),
-        Session::Unknown | Session::New | Session::Stale => None,
+        Session::Returning(position) => (Some(position), ttft_penalty_ms),
+        Session::Unknown => (None, ttft_penalty_ms),
+        Session::New | Session::Stale => {
+            let penalty_ms = new_session_ttft_penalty_ms.unwrap_or(ttft_penalty_ms);
+            (None, penalty_ms)
+        }
     }
 }
 
@@ -246,34 +277,9 @@ fn able(asked: &Asked<'_>) -> Vec<u32> {
     able
 }
 
-/// Those of `able` within their bound, and not much later than the best.
-fn fit(asked: &Asked<'_>, able: &[u32]) -> Vec<u32> {
-    let settings = &asked.plan.settings.pulsar;
-    let mut fit = able.to_vec();
-    if settings.c > 0.0 {
-        let running = candidates::column(Figure::Running);
-        let slots = candidates::column(Figure::Slots);
-        let shares = Shares::of(asked);
-        let rates = shares.rate.map(candidates::column).unwrap_or_default();
-        fit.retain(|position| {
-            let at = *position as usize;
-            let bound = shares.bound(asked, *position, rates.get(at).copied());
-            let both = running.get(at).zip(slots.get(at));
-            both.is_some_and(|(running, slots)| *running < bound.max(known_slots(settings, *slots)))
-        });
-    }
-    if settings.ttft_penalty_ms > 0.0 {
-        let ttfts = candidates::column(Figure::TtftUs);
-        let of = |position: &u32| ttfts.get(*position as usize).copied();
-        let best = able.iter().filter_map(of).fold(f64::INFINITY, f64::min);
-        let latest = best + settings.ttft_penalty_ms * 1e3;
-        fit.retain(|position| of(position).is_some_and(|ttft| ttft <= latest));
-    }
-    fit
-}
-
-/// How much of the order is looked at before all are. The last is as many as the gateway picks out
-/// without putting all in order.
-const HEADS: [u32; 2] = [8, 32];
+/// How much of the order is looked at before anything is asked about all.
+const HEAD: [u32; 2] = [1, 8];
+/// And then.
+const DEPTHS: [u32; 3] = [8, 32, u32::MAX];
 /// Drawn among all when nobody has room.
 const SPILL_CHOICES: u32 = 2;

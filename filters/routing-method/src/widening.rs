@@ -2,12 +2,12 @@
 //! `groq_multiregion` and `pulsar_multiregion` share.
 
 use weir_sdk::candidates::{self, Figure};
-use weir_sdk::host;
 
 use crate::buckets;
 use crate::config::Compared;
 use crate::power_of_two;
 use crate::weights::Weights;
+use crate::whole_fleet;
 
 /// What became of one look at some candidates.
 #[derive(Debug, PartialEq)]
@@ -37,26 +37,26 @@ pub(crate) struct Rules<'a> {
 
 /// Looks at a few candidates, or at all of `count`.
 pub(crate) fn look(rules: &Rules<'_>, among: Option<&[u32]>, count: u32) -> Look {
-    let ttfts_us = if let Some(few) = among {
-        few.iter()
-            .filter_map(|position| Some((ttft_us(*position, rules.input_scale)?, *position)))
-            .collect()
-    } else {
-        if let Some(position) = drawn(rules, count) {
-            return Look::Pick(position);
-        }
-        let column = candidates::column(Figure::TtftUs);
-        column.into_iter().zip(0..count).collect()
-    };
-    let fit = within_queue(rules, ttfts_us, among.is_none());
-    let open = buckets::open(
-        &fit,
+    if among.is_none()
+        && count > SMALL
+        && let Some(look) = whole_fleet::look(rules, count)
+    {
+        return look;
+    }
+    let mut positions = among.map_or_else(|| (0..count).collect(), <[u32]>::to_vec);
+    positions.retain(|position| !rules.tried.contains(position));
+    if let Some(limit_ms) = rules.queue_ms_max
+        && !positions.is_empty()
+    {
+        positions = candidates::at_most(Figure::QueueUs, limit_ms * 1e3, &positions);
+    }
+    let mut open = buckets::open(
+        &ttfts_us(rules, &positions, among.is_none()),
         rules.budget_ms * 1e3,
         rules.bucket_ms * 1e3,
         rules.unlock_factor,
     );
-    let mut left = open.positions;
-    let sample = with_room(rules, &mut left);
+    let sample = sample_with_room(rules, &mut open.positions);
     match least(rules, &sample) {
         Some(position) => Look::Pick(position),
         None => Look::Wait(open.next_us.map(|us| us / 1e3)),
@@ -64,7 +64,7 @@ pub(crate) fn look(rules: &Rules<'_>, among: Option<&[u32]>, count: u32) -> Look
 }
 
 /// The least by the first comparator, of equals by the next.
-fn least(rules: &Rules<'_>, sample: &[u32]) -> Option<u32> {
+pub(crate) fn least(rules: &Rules<'_>, sample: &[u32]) -> Option<u32> {
     let [first, more @ ..] = rules.comparators else {
         return sample.first().copied();
     };
@@ -91,93 +91,42 @@ pub(crate) fn ttft_us(position: u32, input_scale: f64) -> Option<f64> {
     Some(whole - (1.0 - input_scale) * prefill)
 }
 
-/// The usual case without a list of those that are open: random ones are drawn until enough of
-/// them are surely open and have room. The same distribution, for what a few draws cost; none
-/// when they do not suffice. The host finds the least, so that no figures of all need be brought
-/// here.
-fn drawn(rules: &Rules<'_>, count: u32) -> Option<u32> {
-    if rules.queue_ms_max.is_some() || !rules.tried.is_empty() || count <= DRAWS_MAX {
-        return None;
-    }
-    let ttft_us = |position| candidates::figure(position, Figure::TtftUs);
-    let least_us = ttft_us(candidates::least(Figure::TtftUs, &[])?)?;
-    let reach_us = match rules.unlock_factor {
-        factor if factor > 0.0 => rules.budget_ms.max(0.0) * 1e3 / factor,
-        _ => f64::INFINITY,
+/// The predicted first byte of each; of `all`, or nearly, from one column.
+fn ttfts_us(rules: &Rules<'_>, positions: &[u32], all: bool) -> Vec<(f64, u32)> {
+    let with_ttft = |of: &dyn Fn(u32) -> Option<f64>| {
+        let each = positions.iter();
+        each.filter_map(|position| Some((of(*position)?, *position)))
+            .collect()
     };
-    let surely_us = least_us + reach_us.max(rules.bucket_ms * 1e3);
-    let mut looked: Vec<u32> = Vec::with_capacity(DRAWS_MAX as usize);
-    let mut sample: Vec<u32> = Vec::with_capacity(rules.sample_count as usize);
-    for _ in 0..DRAWS_MAX {
-        let position = host::random_below(count);
-        if looked.contains(&position) {
-            continue;
-        }
-        looked.push(position);
-        let open = ttft_us(position).is_some_and(|ttft| ttft <= surely_us);
-        if open && position_has_room(rules, position) {
-            sample.push(position);
-            if sample.len() >= rules.sample_count as usize {
-                return least(rules, &sample);
-            }
-        }
+    if all {
+        let column = candidates::column(Figure::TtftUs);
+        return with_ttft(&|position| column.get(position as usize).copied());
     }
-    None
+    with_ttft(&|position| ttft_us(position, rules.input_scale))
 }
 
-fn position_has_room(rules: &Rules<'_>, position: u32) -> bool {
-    let running = candidates::figure(position, Figure::Running);
-    let slots = candidates::figure(position, Figure::Slots);
-    running
-        .zip(slots)
-        .is_some_and(|(running, slots)| has_room(rules, running, slots))
-}
-
-/// Those that were not tried and whose queue is short enough.
-fn within_queue(rules: &Rules<'_>, mut ttfts_us: Vec<(f64, u32)>, all: bool) -> Vec<(f64, u32)> {
-    if !rules.tried.is_empty() {
-        ttfts_us.retain(|(_, position)| !rules.tried.contains(position));
-    }
-    if let Some(limit_ms) = rules.queue_ms_max {
-        let short = |us: Option<f64>| us.is_some_and(|us| us <= limit_ms * 1e3);
-        if all {
-            let queues = candidates::column(Figure::QueueUs);
-            ttfts_us.retain(|(_, at)| short(queues.get(*at as usize).copied()));
-        } else {
-            ttfts_us.retain(|(_, at)| short(candidates::figure(*at, Figure::QueueUs)));
-        }
-    }
-    ttfts_us
-}
-
-/// A random sample of those with room. Usually most have: then only the sample is asked for.
-fn with_room(rules: &Rules<'_>, left: &mut Vec<u32>) -> Vec<u32> {
+/// A random sample of those with room. Usually most have: then no more than it are asked about.
+fn sample_with_room(rules: &Rules<'_>, left: &mut Vec<u32>) -> Vec<u32> {
     let wanted = rules.sample_count;
     let drawn = power_of_two::sample(left, wanted.saturating_mul(2));
-    let mut found: Vec<u32> = drawn
-        .iter()
-        .copied()
-        .filter(|position| position_has_room(rules, *position))
-        .take(wanted as usize)
-        .collect();
-    if found.len() >= left.len().min(wanted as usize) {
+    let with_room = drawn.iter().copied();
+    let with_room = with_room.filter(|position| has_room(rules, *position));
+    let found: Vec<u32> = with_room.take(wanted as usize).collect();
+    if found.len() >= wanted as usize || drawn.len() == left.len() {
         return found;
     }
-    let running = candidates::column(Figure::Running);
-    let slots = candidates::column(Figure::Slots);
-    left.retain(|position| {
-        let at = *position as usize;
-        let both = running.get(at).zip(slots.get(at));
-        both.is_some_and(|(running, slots)| has_room(rules, *running, *slots))
-    });
-    found.clear();
-    found.extend_from_slice(power_of_two::sample(left, wanted));
-    found
+    *left = candidates::with_room(rules.max_queued, left);
+    power_of_two::sample(left, wanted).to_vec()
 }
 
 /// Slots unknown are no limit.
-fn has_room(rules: &Rules<'_>, running: f64, slots: f64) -> bool {
-    slots <= 0.0 || running < slots + f64::from(rules.max_queued)
+pub(crate) fn has_room(rules: &Rules<'_>, position: u32) -> bool {
+    let running = candidates::figure(position, Figure::Running);
+    let slots = candidates::figure(position, Figure::Slots);
+    let both = running.zip(slots);
+    both.is_some_and(|(running, slots)| {
+        slots <= 0.0 || running < slots + f64::from(rules.max_queued)
+    })
 }
 
 /// How long to wait until something is looked at again, whole milliseconds.
@@ -191,7 +140,7 @@ pub(crate) fn pause_ms(times: impl IntoIterator<Item = Option<f64>>) -> u32 {
     soonest.ceil().max(1.0) as u32
 }
 
-/// Drawn before a list is made of all.
-const DRAWS_MAX: u32 = 16;
+/// Up to so many are looked at one by one.
+const SMALL: u32 = 16;
 /// Looked at again at least this often, whatever happens.
 const RECHECK_MS: f64 = 25.0;

@@ -2,7 +2,8 @@
 //! `route`. A candidate is one backend, or several that share a capacity domain.
 //!
 //! Ask questions rather than copy the set: two loads for power-of-two, a column for a scan,
-//! [`total`], [`least`], [`rendezvous`] and [`next_cursor`] for what the host does natively.
+//! [`total`], [`least`], [`at_most`], [`rendezvous`] and [`next_cursor`] for what the host does
+//! natively.
 
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -42,6 +43,20 @@ pub fn column(figure: Figure) -> Vec<f64> {
 #[must_use]
 pub fn total(figure: Figure) -> Total {
     raw::total_of(figure)
+}
+
+/// Those among `among` (empty = all that are not excluded) whose figure is at most `limit`, in that
+/// order; found by the host: 3 to 4 µs over 1,000. An empty answer handed on means all: look first.
+#[must_use]
+pub fn at_most(figure: Figure, limit: f64, among: &[u32]) -> Vec<u32> {
+    raw::at_most(figure, limit, among)
+}
+
+/// Those among `among` (empty = all that are not excluded) that run fewer than their slots plus
+/// `queued_max`, in that order; slots unknown are no limit. 3 µs over 1,000.
+#[must_use]
+pub fn with_room(queued_max: u32, among: &[u32]) -> Vec<u32> {
+    raw::with_room(queued_max, among)
 }
 
 /// Positions of this set that were tried in this exchange already. Empty on hosts that leave

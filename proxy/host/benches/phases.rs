@@ -70,11 +70,14 @@ fn request_phases(criterion: &mut Criterion) {
 }
 
 /// A choice among 1,000 candidates that report their loads, by each method: where slots are free,
-/// and where all are taken and each fifth candidate holds more than its share.
+/// where only ten candidates have one, and where all are taken and each fifth candidate holds more
+/// than its share.
 fn routing(criterion: &mut Criterion) {
     let bench = Bench::new();
     let free = cluster(1_000, |at| at % 5);
     choices(criterion, "route-1000", &bench, &free);
+    let nearly = cluster(1_000, |at| if at % 100 == 57 { 0 } else { 8 });
+    choices(criterion, "route-1000-nearly", &bench, &nearly);
     let full = cluster(1_000, |at| if at % 5 == 0 { 40 } else { 8 });
     choices(criterion, "route-1000-full", &bench, &full);
     native(criterion, &free);

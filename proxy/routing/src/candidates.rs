@@ -10,9 +10,10 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::candidate::Candidate;
+use crate::least::Least;
 use crate::load::{Figure, Load};
 use crate::prediction::Demand;
-use crate::rendezvous::{Best, Weighting, score};
+use crate::rendezvous::{Weighting, floors, score_from};
 use crate::report::STEPS_TAKEN;
 use crate::ring::Ring;
 use crate::tails::Tails;
@@ -41,7 +42,14 @@ pub(crate) struct Members {
 struct KnownWeights {
     weighting: Weighting,
     steps: u64,
-    weights: Arc<[f64]>,
+    weights: Weights,
+}
+
+/// Weights in rankings, in order of position.
+#[derive(Debug, Clone)]
+struct Weights {
+    each: Arc<[f64]>,
+    sum: f64,
 }
 
 impl Members {
@@ -57,21 +65,25 @@ impl Members {
         }
     }
 
-    /// The weights in rankings by a rule, in order of position. Reported rates move in steps, so
-    /// that they are seldom made anew.
-    fn weights(&self, weighting: Weighting) -> Arc<[f64]> {
+    /// The weights in rankings by a rule. Reported rates move in steps, so that they are seldom made
+    /// anew.
+    fn weights(&self, weighting: Weighting) -> Weights {
         let steps = STEPS_TAKEN.load(Acquire);
         let same = |known: &&KnownWeights| known.weighting == weighting && known.steps == steps;
         if let Some(known) = self.weights.lock().as_ref().filter(same) {
-            return Arc::clone(&known.weights);
+            return known.weights.clone();
         }
-        let weights = weights(&self.entries, weighting);
+        let each = weights(&self.entries, weighting);
+        let weights = Weights {
+            sum: each.iter().sum(),
+            each,
+        };
         // The rate of several backends together has steps of its own, which nobody counts.
         if self.entries.iter().all(Candidate::is_one) {
             *self.weights.lock() = Some(KnownWeights {
                 weighting,
                 steps,
-                weights: Arc::clone(&weights),
+                weights: weights.clone(),
             });
         }
         weights
@@ -164,7 +176,7 @@ impl CandidateSet {
     /// One figure of all, in order of position, as an exchange with this demand sees it.
     #[must_use]
     pub fn column(&self, figure: Figure, demand: &Demand) -> Vec<f64> {
-        self.figures(figure, demand)
+        self.figures(figure, demand, Vec::with_capacity(self.len()))
     }
 
     /// The position with the least figure among `among` (empty = all; positions that do not
@@ -173,7 +185,7 @@ impl CandidateSet {
     #[must_use]
     pub fn least(&self, figure: Figure, demand: &Demand, among: &[u32]) -> Option<u32> {
         if among.is_empty() {
-            return self.figures::<Least>(figure, demand).position;
+            return self.figures(figure, demand, Least::default()).position;
         }
         let mut best = Least::default();
         for position in among {
@@ -187,24 +199,56 @@ impl CandidateSet {
     /// One figure of all, added up.
     #[must_use]
     pub fn total(&self, figure: Figure, demand: &Demand) -> Total {
-        self.figures(figure, demand)
+        self.figures(figure, demand, Total::default())
     }
 
-    /// What is made of a figure of all, in order of position. Those that choices compare by have
-    /// loops of their own, which do not ask for each candidate which figure it is.
+    /// Those among `among` (empty = all; positions that do not exist are left out) whose figure is at
+    /// most `limit`, in that order.
+    #[must_use]
+    pub fn at_most(&self, figure: Figure, limit: f64, demand: &Demand, among: &[u32]) -> Vec<u32> {
+        if among.is_empty() {
+            let found = Vec::new();
+            return self.figures(figure, demand, AtMost { limit, found }).found;
+        }
+        let is_at_most = |position: &u32| {
+            let value = self.figure_at(*position, figure, demand);
+            value.is_some_and(|value| value <= limit)
+        };
+        among.iter().copied().filter(is_at_most).collect()
+    }
+
+    /// Those among `among` (as for [`CandidateSet::at_most`]) that run fewer than their slots plus
+    /// `queued_max`; slots unknown are no limit.
+    #[must_use]
+    pub fn with_room(&self, queued_max: u32, among: &[u32]) -> Vec<u32> {
+        let demand = Demand::default();
+        let mut found = Vec::new();
+        each(&self.members.entries, among, |position, candidate| {
+            let figure = |figure| candidate.figure(figure, &demand, self.now_ms);
+            let slots = figure(Figure::Slots);
+            if slots <= 0.0 || figure(Figure::Running) < slots + f64::from(queued_max) {
+                found.push(position);
+            }
+        });
+        found
+    }
+
+    /// Shows a figure of all to whatever makes something of it, in order of position. Those that
+    /// choices compare by have loops of their own, which do not ask for each candidate which figure
+    /// it is.
     #[inline]
-    fn figures<T: FromIterator<f64>>(&self, figure: Figure, demand: &Demand) -> T {
+    fn figures<T: Extend<f64>>(&self, figure: Figure, demand: &Demand, mut into: T) -> T {
         let (demand, now_ms) = (*demand, self.now_ms);
         let value = |one: &Candidate, figure| one.figure(figure, &demand, now_ms);
         match figure {
-            Figure::Running => self.iter().map(|one| value(one, Figure::Running)).collect(),
-            Figure::TtftUs => self.iter().map(|one| value(one, Figure::TtftUs)).collect(),
+            Figure::Running => into.extend(self.iter().map(|one| value(one, Figure::Running))),
+            Figure::TtftUs => into.extend(self.iter().map(|one| value(one, Figure::TtftUs))),
             Figure::MaxInputTps => {
-                let rates = self.iter().map(|one| value(one, Figure::MaxInputTps));
-                rates.collect()
+                into.extend(self.iter().map(|one| value(one, Figure::MaxInputTps)));
             }
-            figure => self.iter().map(|one| value(one, figure)).collect(),
+            figure => into.extend(self.iter().map(|one| value(one, figure))),
         }
+        into
     }
 
     /// The first `n` positions in the order of weighted rendezvous hashing: the same key
@@ -275,25 +319,26 @@ impl CandidateSet {
         among: &[u32],
         n: usize,
     ) -> Vec<u32> {
-        let precedes = |one: u32, other: u32| {
-            let id = |position| self.at(position).map(Candidate::id);
-            id(one) < id(other)
-        };
         let weights = self.members.weights(weighting);
-        let n = n.min(self.len());
-        if n <= FEW {
-            let mut best = Best::new(n, precedes);
-            each(&weights, among, |position, weight| {
-                best.offer(*weight, hash(position), position);
-            });
-            return best.positions();
-        }
+        let count = if among.is_empty() {
+            self.len()
+        } else {
+            among.len()
+        };
+        let n = n.min(count);
+        #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+        let share = count as f64 / self.len().max(1) as f64;
         let mut scored: Vec<(f64, u32)> = Vec::new();
-        each(&weights, among, |position, weight| {
-            if *weight > 0.0 {
-                scored.push((score(*weight, hash(position)), position));
+        for floor in floors(n, count, share * weights.sum) {
+            scored.clear();
+            each(&weights.each, among, |position, weight| {
+                let reached = score_from(*weight, hash(position), floor);
+                scored.extend(reached.map(|score| (score, position)));
+            });
+            if scored.len() >= n {
+                break;
             }
-        });
+        }
         let order = |one: &(f64, u32), other: &(f64, u32)| {
             other.0.total_cmp(&one.0).then_with(|| {
                 let id = |position| self.at(position).map(Candidate::id);
@@ -301,7 +346,7 @@ impl CandidateSet {
             })
         };
         if n < scored.len() {
-            scored.select_nth_unstable_by(n - 1, order);
+            scored.select_nth_unstable_by(n, order);
         }
         scored.truncate(n);
         scored.sort_unstable_by(order);
@@ -366,72 +411,32 @@ pub struct Total {
     pub known: u32,
 }
 
-impl FromIterator<f64> for Total {
+impl Extend<f64> for Total {
     #[inline]
-    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
-        let mut total = Self::default();
+    fn extend<I: IntoIterator<Item = f64>>(&mut self, values: I) {
         for value in values {
-            total.sum += value;
-            total.known += u32::from(value > 0.0);
+            self.sum += value;
+            self.known += u32::from(value > 0.0);
         }
-        total
     }
 }
 
-/// The running minimum, with one of several equals kept by a reservoir of one: the `k`th of them
-/// takes the place with a chance of `1 / k`. Drawn is not for each of them but for the next that
-/// does (Li, "Reservoir-sampling algorithms of time complexity O(n(1+log(N/n)))", 1994).
-#[derive(Default)]
-struct Least {
-    value: f64,
-    position: Option<u32>,
-    ties: u32,
-    /// The tie that takes the place.
-    next: u32,
+/// The positions of figures up to a limit.
+struct AtMost {
+    limit: f64,
+    found: Vec<u32>,
 }
 
-impl Least {
+/// By all positions, in their order.
+impl Extend<f64> for AtMost {
     #[inline]
-    fn offer(&mut self, value: f64, position: u32) {
-        if self.position.is_none() || value < self.value {
-            self.value = value;
-            self.ties = 0;
-            self.next = 1;
-        } else if value > self.value {
-            return;
-        }
-        self.ties += 1;
-        if self.ties == self.next {
-            self.position = Some(position);
-            self.next = replaced_after(self.ties, fastrand::f64());
-        }
+    fn extend<I: IntoIterator<Item = f64>>(&mut self, values: I) {
+        let at_most = values.into_iter().zip(0..);
+        let at_most = at_most.filter(|(value, _)| *value <= self.limit);
+        self.found.extend(at_most.map(|(_, position)| position));
     }
 }
 
-/// Of all positions.
-impl FromIterator<f64> for Least {
-    #[inline]
-    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
-        let mut best = Self::default();
-        for (value, position) in values.into_iter().zip(0..) {
-            best.offer(value, position);
-        }
-        best
-    }
-}
-
-/// The tie after `ties` that is the next to take the place: beyond `m` with a chance of `ties / m`.
-#[allow(
-    clippy::cast_possible_truncation,
-    clippy::cast_sign_loss,
-    reason = "what is too great becomes the greatest, which is never reached"
-)]
-fn replaced_after(ties: u32, drawn: f64) -> u32 {
-    ((f64::from(ties) / drawn).floor() + 1.0) as u32
-}
-
-/// Up to so many are kept in order while all are looked at.
-const FEW: usize = 32;
 /// Rings kept of one set of candidates.
 const RINGS_MAX: usize = 8;
 /// Most virtual nodes of one ring: 4 MiB.
@@ -443,6 +448,7 @@ mod tests {
     use super::*;
     use crate::cluster::{Cluster, ClusterSpec, MemberSpec};
     use crate::fleet::Fleet;
+    use crate::report::Report;
 
     fn cluster(weights: &[u32]) -> Arc<Cluster> {
         let member =
@@ -534,8 +540,37 @@ mod tests {
         assert_eq!(set.column(Figure::Running, &ANY), [2.0, 1.0, 0.0, 1.0]);
         let total = set.total(Figure::Running, &ANY);
         assert_eq!((total.sum, total.known), (4.0, 3));
+        for (limit, among, expected) in [
+            (1.0, &[][..], &[1, 2, 3][..]),
+            (0.5, &[], &[2]),
+            (1.0, &[3, 9, 0, 1], &[3, 1]),
+            (-1.0, &[], &[]),
+        ] {
+            let found = set.at_most(Figure::Running, limit, &ANY, among);
+            assert_eq!(found, expected, "{limit} among {among:?}");
+        }
         assert_eq!(set.load_at(0).unwrap().running, 2);
         assert!(set.load_at(4).is_none());
+    }
+
+    #[test]
+    fn room_is_what_slots_leave() {
+        let all = cluster(&[1; 4]);
+        for (member, slots) in all.backends().iter().zip([1, 2, 0, 1]) {
+            let report = Report {
+                slots,
+                ..Report::default()
+            };
+            member.backend.report(&report, 1);
+        }
+        let set = all.candidates(1, &[]);
+        let _held: Vec<_> = [0, 0, 1, 2, 3]
+            .iter()
+            .map(|i| set.at(*i).unwrap().reserve())
+            .collect();
+        assert_eq!(set.with_room(0, &[]), [1, 2], "a slot, or none known");
+        assert_eq!(set.with_room(1, &[]), [1, 2, 3], "one may wait");
+        assert_eq!(set.with_room(0, &[3, 2, 9, 0]), [2]);
     }
 
     #[test]

@@ -14,7 +14,8 @@ pub enum Session {
     Unknown,
     /// Nobody has served it yet.
     New,
-    /// This domain served it last; whether that still lives is for the candidate set to say.
+    /// This domain served it last, or is the first that was asked to; whether that still lives is for
+    /// the candidate set to say.
     Served(Arc<str>),
 }
 
@@ -37,6 +38,8 @@ struct Shard {
 struct Entry {
     domain: Arc<str>,
     until_ms: u64,
+    /// It has been asked, and nobody has answered yet.
+    is_expected: bool,
 }
 
 impl LastDomains {
@@ -75,13 +78,29 @@ impl LastDomains {
 
     /// This domain has answered it well.
     pub fn remember(&self, key: u128, domain: &Arc<str>, now_ms: u64) {
+        if let Some(mut shard) = self.shard(key).map(Mutex::lock) {
+            self.put(&mut shard, key, domain, now_ms, false);
+        }
+    }
+
+    /// This domain is asked now. Until somebody has answered a conversation well, others of it
+    /// find who was asked last: what comes beside its first exchange goes where that went.
+    pub fn expect(&self, key: u128, domain: &Arc<str>, now_ms: u64) {
         let Some(mut shard) = self.shard(key).map(Mutex::lock) else {
             return;
         };
+        let known = shard.entries.get(&key);
+        if known.is_none_or(|entry| entry.is_expected || entry.until_ms <= now_ms) {
+            self.put(&mut shard, key, domain, now_ms, true);
+        }
+    }
+
+    fn put(&self, shard: &mut Shard, key: u128, domain: &Arc<str>, now_ms: u64, is_expected: bool) {
         let until_ms = now_ms.saturating_add(self.ttl_ms);
         let entry = Entry {
             domain: Arc::clone(domain),
             until_ms,
+            is_expected,
         };
         shard.entries.insert(key, entry);
         shard.order.push_back((key, until_ms));
@@ -153,6 +172,28 @@ mod tests {
         assert_eq!(last.session(key, 1_000), Session::New);
         last.remember(key, &domain, 900);
         assert_eq!(last.session(key, 1_800), Session::Served(domain));
+    }
+
+    #[test]
+    fn who_is_asked_first_is_known_until_somebody_answers() {
+        let last = LastDomains::new(100, 1_000);
+        let key = LastDomains::key("f", "m", "conversation");
+        let [one, other]: [Arc<str>; 2] = ["one".into(), "other".into()];
+        let check = |now_ms, domain: &Arc<str>| {
+            assert_eq!(
+                last.session(key, now_ms),
+                Session::Served(Arc::clone(domain))
+            );
+        };
+        last.expect(key, &one, 0);
+        check(1, &one);
+        last.expect(key, &other, 1);
+        check(2, &other);
+        last.remember(key, &one, 2);
+        last.expect(key, &other, 3);
+        check(4, &one);
+        last.expect(key, &other, 1_002);
+        check(1_003, &other);
     }
 
     #[test]

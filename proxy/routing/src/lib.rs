@@ -19,6 +19,7 @@ mod signal;
 
 mod candidate;
 mod candidates;
+mod least;
 mod load;
 mod prediction;
 mod prefixed_hash;

@@ -1,7 +1,5 @@
 //! Weighted rendezvous hashing: who comes first for a key.
 
-use std::cmp::Ordering;
-
 /// What a candidate's weight is in the ranking of a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Weighting {
@@ -13,66 +11,36 @@ pub enum Weighting {
     MaxInputTps,
 }
 
-/// `w / (-ln u)`, whose greatest wins: each wins a share of the keys by its weight.
-pub(crate) fn score(weight: f64, hash: u64) -> f64 {
+/// `w / (-ln u)`, whose greatest wins: each wins a share of the keys by its weight. None below
+/// `floor`, and without weight.
+///
+/// Most logarithms are never taken: `-ln u >= 1 - u`, so that `w / (1 - u)` bounds the score, and so
+/// does the weight over anything less than `1 - u`.
+#[inline]
+pub(crate) fn score_from(weight: f64, hash: u64, floor: f64) -> Option<f64> {
+    if weight > 0.0 && weight >= floor * complement(hash) {
+        let score = score(weight, hash);
+        return (score >= floor).then_some(score);
+    }
+    None
+}
+
+fn score(weight: f64, hash: u64) -> f64 {
     weight / -unit(hash).ln()
 }
 
-/// The best few by score so far, best first. Most logarithms are never taken: `-ln u >= 1 - u`, so
-/// that `w / (1 - u)` bounds the score, and so does the weight over anything less than `1 - u`.
-pub(crate) struct Best<P> {
-    count: usize,
-    scored: Vec<(f64, u32)>,
-    /// What one has to reach to come in.
-    floor: f64,
-    /// Settles equal scores.
-    precedes: P,
-}
-
-impl<P: Fn(u32, u32) -> bool> Best<P> {
-    /// The best `count`: a few, for each that comes in is put in its place among them.
-    pub(crate) fn new(count: usize, precedes: P) -> Self {
-        Self {
-            count,
-            scored: Vec::with_capacity(count + 1),
-            floor: 0.0,
-            precedes,
-        }
-    }
-
-    /// Takes a candidate in. One without weight has no share of the keys.
-    #[inline]
-    pub(crate) fn offer(&mut self, weight: f64, hash: u64, position: u32) {
-        if weight > 0.0 && weight >= self.floor * complement(hash) {
-            self.place(score(weight, hash), position);
-        }
-    }
-
-    fn place(&mut self, score: f64, position: u32) {
-        let after = |(other, at): &(f64, u32)| match score.total_cmp(other) {
-            Ordering::Less => true,
-            Ordering::Equal => (self.precedes)(*at, position),
-            Ordering::Greater => false,
-        };
-        let place = self.scored.partition_point(after);
-        self.scored.insert(place, (score, position));
-        if self.scored.len() > self.count {
-            self.scored.pop();
-        }
-        if self.scored.len() == self.count {
-            self.floor = self
-                .scored
-                .last()
-                .map_or(f64::INFINITY, |(score, _)| *score);
-        }
-    }
-
-    pub(crate) fn positions(self) -> Vec<u32> {
-        self.scored
-            .into_iter()
-            .map(|(_, position)| position)
-            .collect()
-    }
+/// Scores that the first `n` of `count` with weights of `sum` together are looked for above, one
+/// after the other until so many are found; the last is 0, which all reach.
+///
+/// Above a score of `s`, great against every single weight, are `sum / s` on average, and twice what
+/// is wanted and some is hardly ever too few; where few have most of the weight it is.
+pub(crate) fn floors(n: usize, count: usize, sum: f64) -> impl Iterator<Item = f64> {
+    let enough = n.saturating_mul(2).saturating_add(4);
+    #[allow(clippy::cast_precision_loss, reason = "far below 2^53")]
+    let first = sum / enough as f64;
+    let steps = if enough < count { STEPS } else { &[] };
+    let floors = steps.iter().map(move |step| first / step);
+    floors.chain(std::iter::once(0.0))
 }
 
 /// `(h + 1) / (2^64 + 1)` as near as a double comes, but below 1, whose logarithm is 0.
@@ -90,6 +58,9 @@ fn unit(hash: u64) -> f64 {
 fn complement(hash: u64) -> f64 {
     (!hash >> 11) as i64 as f64 * (f64::EPSILON / 2.0)
 }
+
+/// By how much a floor goes down each time too few were found above it.
+const STEPS: &[f64] = &[1.0, 16.0, 256.0];
 
 #[cfg(test)]
 mod tests {
@@ -117,7 +88,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bound_never_changes_who_wins() {
+    fn none_that_reach_the_floor_are_missed() {
         let mut state = 1_u64;
         let mut next = || {
             state = state
@@ -125,28 +96,21 @@ mod tests {
                 .wrapping_add(0x1405_7b7e_f767_814f);
             (state ^ (state >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
         };
-        for _ in 0..2_000 {
-            let entries: Vec<(f64, u64)> = (0..20)
-                .map(|_| (f64::from((next() % 50) as u32), next()))
-                .collect();
-            let mut scored: Vec<(f64, u32)> = (0..)
-                .zip(&entries)
-                .filter(|(_, (weight, _))| *weight > 0.0)
-                .map(|(position, (weight, hash))| (score(*weight, *hash), position))
-                .collect();
-            scored.sort_by(|one, other| other.0.total_cmp(&one.0));
-            for count in [0, 1, 3, 20, 25] {
-                let mut best = Best::new(count, |one, other| one < other);
-                for (position, (weight, hash)) in (0..).zip(&entries) {
-                    best.offer(*weight, *hash, position);
-                }
-                let expected = scored.iter().map(|(_, position)| *position).take(count);
-                assert_eq!(
-                    best.positions(),
-                    expected.collect::<Vec<u32>>(),
-                    "{count} of {entries:?}"
-                );
+        for _ in 0..50_000 {
+            let (weight, hash) = (f64::from((next() % 50) as u32), next());
+            let whole = score(weight, hash);
+            for floor in [0.0, whole / 2.0, whole, whole.next_up(), f64::INFINITY] {
+                let expected = (weight > 0.0 && whole >= floor).then_some(whole);
+                assert_eq!(score_from(weight, hash, floor), expected, "{weight} {hash}");
             }
         }
+    }
+
+    #[test]
+    fn floors_go_down_to_all() {
+        let found: Vec<f64> = floors(8, 1_000, 64_000.0).collect();
+        assert_eq!(found, [3_200.0, 200.0, 12.5, 0.0]);
+        assert_eq!(floors(8, 20, 64_000.0).collect::<Vec<f64>>(), [0.0]);
+        assert_eq!(floors(usize::MAX, 1_000, 1.0).collect::<Vec<f64>>(), [0.0]);
     }
 }

@@ -66,6 +66,16 @@ impl Host for GuestState {
         Total { sum, known }
     }
 
+    fn at_most(&mut self, figure: Figure, limit: f64, among: Vec<u32>) -> Vec<u32> {
+        self.found(&among, |set, demand, among| {
+            set.at_most(native(figure), limit, demand, among)
+        })
+    }
+
+    fn with_room(&mut self, queued_max: u32, among: Vec<u32>) -> Vec<u32> {
+        self.found(&among, |set, _, among| set.with_room(queued_max, among))
+    }
+
     fn excluded(&mut self) -> Vec<u32> {
         self.current
             .as_deref()
@@ -147,6 +157,23 @@ impl GuestState {
     fn candidates(&self) -> Option<(&Facts, &routing::CandidateSet)> {
         let facts = self.current.as_deref()?;
         Some((facts, facts.candidates.as_ref()?))
+    }
+
+    /// What a search finds among some (empty = all not excluded).
+    fn found(
+        &self,
+        among: &[u32],
+        search: impl FnOnce(&routing::CandidateSet, &routing::Demand, &[u32]) -> Vec<u32>,
+    ) -> Vec<u32> {
+        let Some((facts, set)) = self.candidates() else {
+            return Vec::new();
+        };
+        let few = among.get(..AMONG_MAX).unwrap_or(among);
+        let mut found = search(set, &facts.demand(), few);
+        if among.is_empty() && !facts.excluded.is_empty() {
+            found.retain(|position| !facts.excluded.contains(position));
+        }
+        found
     }
 }
 

@@ -82,6 +82,15 @@ impl Selection {
             .remember(key, &chosen.domain, runtime.now_ms());
     }
 
+    /// This backend is asked: until somebody has answered, the conversation is expected to be there.
+    fn expect(&self, exchange: &Exchange, chosen: &Chosen) {
+        if let Some(key) = self.conversation {
+            let runtime = &exchange.runtime;
+            let (last, now_ms) = (&runtime.last_domains, runtime.now_ms());
+            last.expect(key, &chosen.domain, now_ms);
+        }
+    }
+
     /// Asks the chain for a ranking and takes the first candidate that can be reserved. Without a
     /// `downstream` to listen to, as long as its body is not read, the caller's leaving is not
     /// noticed.
@@ -113,7 +122,10 @@ impl Selection {
                 self.waited = before + begun.elapsed();
             }
             let (pause, limit) = match self.reserve(&candidates, &choice, may_take) {
-                Ok(chosen) => return Ok(chosen),
+                Ok(chosen) => {
+                    self.expect(exchange, &chosen);
+                    return Ok(chosen);
+                }
                 Err(Busy::Until(pause)) => (pause, filter_wait_max),
                 Err(Busy::Full) => (LOOK_INTERVAL, max_wait),
             };

@@ -66,7 +66,8 @@ pub(crate) const CONTESTANTS: [Contestant; 7] = [
         method: "pulsar",
         config: "[filters.routing-method.config.pulsar]\n\
                  weight = \"configured\"\n\
-                 ttft_penalty_ms = {ms:5000}",
+                 ttft_penalty_ms = {ms:5000}\n\
+                 new_session_ttft_penalty_ms = {ms:250}",
         nvcf: Some("pulsar NVCF"),
         judged: true,
         wins: &["hotset", "bursty"],

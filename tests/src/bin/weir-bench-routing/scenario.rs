@@ -123,7 +123,7 @@ impl Scenario {
                 about: "short prompts beside 12k tokens, on machines of 8000 and 2000 tokens/s",
                 machines: mixed,
                 events: Vec::new(),
-                repeats: 1,
+                repeats: 3,
                 traffic: traffic::mixed_size,
             },
             Self {

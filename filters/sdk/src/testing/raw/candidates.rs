@@ -36,17 +36,33 @@ pub(crate) fn total_of(figure: Figure) -> Total {
     }
 }
 
+pub(crate) fn at_most(figure: Figure, limit: f64, among: &[u32]) -> Vec<u32> {
+    with(|world| {
+        let mut found = asked_about(world, among);
+        found.retain(|at| figure_of(world, *at, figure) <= limit);
+        found
+    })
+}
+
+pub(crate) fn with_room(queued_max: u32, among: &[u32]) -> Vec<u32> {
+    with(|world| {
+        let mut found = asked_about(world, among);
+        found.retain(|at| {
+            let slots = figure_of(world, *at, Figure::Slots);
+            let running = figure_of(world, *at, Figure::Running);
+            slots <= 0.0 || running < slots + f64::from(queued_max)
+        });
+        found
+    })
+}
+
 pub(crate) fn excluded() -> Vec<u32> {
     with(|world| world.excluded.clone())
 }
 
 pub(crate) fn least(figure: Figure, among: &[u32]) -> Option<u32> {
     with(|world| {
-        let positions = if among.is_empty() {
-            eligible(world)
-        } else {
-            among.to_vec()
-        };
+        let positions = asked_about(world, among);
         let of = |at: &u32| figure_of(world, *at, figure);
         positions.into_iter().min_by(|a, b| of(a).total_cmp(&of(b)))
     })
@@ -111,7 +127,11 @@ pub(crate) fn next_cursor() -> u64 {
     })
 }
 
-fn eligible(world: &World) -> Vec<u32> {
+/// Some, or all that are not excluded.
+fn asked_about(world: &World, among: &[u32]) -> Vec<u32> {
+    if !among.is_empty() {
+        return among.to_vec();
+    }
     let count = u32::try_from(world.backends.len()).unwrap_or(u32::MAX);
     (0..count)
         .filter(|at| !world.excluded.contains(at))
