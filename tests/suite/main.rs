@@ -27,6 +27,7 @@ mod passthrough;
 
 mod tls;
 
+mod conversations;
 mod fleet;
 mod names;
 mod workers;
