@@ -48,7 +48,7 @@ pub(crate) const CONTESTANTS: [Contestant; 7] = [
                  cache_affinity_backend_selection_count = 2\n\
                  cache_affinity_wait_ms = {ms:1000}\n\
                  cache_affinity_input_tokens_scale = 0.75\n\
-                 cache_affinity_ttft_penalty_ms = {ms:250}",
+                 cache_affinity_ttft_penalty_ms = {ms:100}",
         nvcf: Some("groq_multiregion NVCF"),
         judged: true,
         ..PLAIN
