@@ -9,6 +9,16 @@ pub(crate) struct Open {
     pub(crate) next_us: Option<f64>,
 }
 
+/// Until when a bucket's first has to answer for the bucket to be open, where the very first of all
+/// answers at `least_us`.
+pub(crate) fn reach_us(least_us: f64, budget_us: f64, factor: f64) -> f64 {
+    if factor > 0.0 {
+        least_us + budget_us.max(0.0) / factor
+    } else {
+        f64::INFINITY
+    }
+}
+
 /// Those that are open after waiting `budget_us`.
 ///
 /// A bucket holds all within `size_us` of its first. Opening the next one costs `factor` of how
@@ -19,11 +29,7 @@ pub(crate) fn open(ttfts_us: &[(f64, u32)], budget_us: f64, size_us: f64, factor
     let least = ttfts_us
         .iter()
         .fold(f64::INFINITY, |least, (ttft, _)| least.min(*ttft));
-    let reach = if factor > 0.0 {
-        least + budget_us.max(0.0) / factor
-    } else {
-        f64::INFINITY
-    };
+    let reach = reach_us(least, budget_us, factor);
     let mut positions = Vec::new();
     let mut behind: Vec<f64> = Vec::new();
     let mut next = f64::INFINITY;
@@ -73,6 +79,8 @@ pub(crate) fn open(ttfts_us: &[(f64, u32)], budget_us: f64, size_us: f64, factor
 #[cfg(test)]
 #[allow(clippy::float_cmp, reason = "exact by construction")]
 mod tests {
+    use fastrand::Rng;
+
     use super::*;
 
     /// The rule word for word: sorted, bucket by bucket, the budget spent.
@@ -126,11 +134,8 @@ mod tests {
 
     #[test]
     fn it_is_the_rule_for_any_times() {
-        let mut state = 7_u32;
-        let mut next = |bound: u32| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) % bound
-        };
+        let mut random = Rng::with_seed(7);
+        let mut next = |bound: u32| random.u32(..bound);
         for round in 0..2_000 {
             let count = next(30);
             let ttfts: Vec<(f64, u32)> = (0..count).map(|at| (f64::from(next(800)), at)).collect();

@@ -36,6 +36,13 @@ fn choose(filter: &RoutingMethod, exchange: &mut Exchange, key: &str) -> Choice 
     exchange.run(|| filter.route(view, routing))
 }
 
+fn picked(filter: &RoutingMethod, exchange: &mut Exchange, key: &str) -> u32 {
+    match choose(filter, exchange, key) {
+        Choice::Pick(position) => position,
+        other => panic!("nobody was picked: {other:?}"),
+    }
+}
+
 fn refused(choice: Choice) -> LocalResponse {
     match choice {
         Choice::Reject(response) => response,
@@ -159,9 +166,7 @@ fn groq_keeps_a_conversation_in_its_group_for_a_time() {
         r#"{"default":"groq_multiregion","groq_multiregion":{"cache_affinity_backend_selection_count":1,"cache_affinity_wait_ms":40}}"#,
     );
     let mut exchange = fleet(8);
-    let Choice::Pick(home) = choose(&filter, &mut exchange, "conversation") else {
-        panic!("nobody was picked");
-    };
+    let home = picked(&filter, &mut exchange, "conversation");
     ttfts(&mut exchange, &[5.0; 8]);
     exchange.set_figure(home, Figure::TtftUs, 9e6);
     assert_eq!(
@@ -198,9 +203,7 @@ fn groq_leaves_a_group_that_would_answer_late() {
         r#"{"default":"groq_multiregion","groq_multiregion":{"cache_affinity_backend_selection_count":1,"cache_affinity_input_tokens_scale":0.5,"cache_affinity_ttft_penalty_ms":50}}"#,
     );
     let mut exchange = fleet(8);
-    let Choice::Pick(home) = choose(&filter, &mut exchange, "conversation") else {
-        panic!("nobody was picked");
-    };
+    let home = picked(&filter, &mut exchange, "conversation");
     ttfts(&mut exchange, &[100.0; 8]);
     exchange.set_figure(home, Figure::PrefillUs, 40_000.0);
     for (home_ms, stays) in [(50.0, true), (170.0, true), (171.0, false)] {
@@ -215,9 +218,7 @@ fn groq_leaves_a_group_that_would_answer_late() {
 fn pulsar_leaves_a_busy_first_and_a_late_one() {
     let filter = method(r#"{"default":"pulsar","pulsar":{"ttft_penalty_ms":50}}"#);
     let mut exchange = fleet(6);
-    let Choice::Pick(first) = choose(&filter, &mut exchange, "key") else {
-        panic!("nobody was picked");
-    };
+    let first = picked(&filter, &mut exchange, "key");
     assert_eq!(choose(&filter, &mut exchange, "key"), Choice::Pick(first));
     exchange.set_figure(first, Figure::Running, 7.0);
     assert_eq!(
@@ -226,9 +227,7 @@ fn pulsar_leaves_a_busy_first_and_a_late_one() {
         "slots are assumed"
     );
     exchange.set_figure(first, Figure::Running, 8.0);
-    let Choice::Pick(second) = choose(&filter, &mut exchange, "key") else {
-        panic!("nobody was picked");
-    };
+    let second = picked(&filter, &mut exchange, "key");
     assert_ne!(second, first, "above its share and its slots");
     exchange.set_figure(first, Figure::Running, 0.0);
     let without = r#"{"default":"pulsar","pulsar":{"c":0}}"#;
@@ -259,9 +258,7 @@ fn pulsar_puts_new_conversations_where_they_are_answered_sooner() {
         r#"{"default":"pulsar","pulsar":{"ttft_penalty_ms":500,"new_session_ttft_penalty_ms":50}}"#,
     );
     let mut exchange = fleet(6);
-    let Choice::Pick(first) = choose(&filter, &mut exchange, "key") else {
-        panic!("nobody was picked");
-    };
+    let first = picked(&filter, &mut exchange, "key");
     let table = [
         (Session::Unknown, 400.0, true),
         (Session::Returning(first), 400.0, true),
@@ -295,9 +292,7 @@ fn pulsar_goes_down_the_order_as_far_as_it_has_to() {
     let mut exchange = fleet(50);
     let mut order: Vec<u32> = Vec::new();
     for _ in 0..50 {
-        let Choice::Pick(next) = choose(&filter, &mut exchange, "key") else {
-            panic!("nobody was picked");
-        };
+        let next = picked(&filter, &mut exchange, "key");
         assert!(!order.contains(&next), "{next} again after {order:?}");
         order.push(next);
         exchange.set_figure(next, Figure::TtftUs, 1e6);
@@ -372,9 +367,7 @@ fn pulsar_multiregion_goes_down_the_ranking_in_bands() {
         r#"{"default":"pulsar_multiregion","pulsar_multiregion":{"cache_affinity_wait_ms":10}}"#,
     );
     let mut exchange = fleet(40);
-    let Choice::Pick(first) = choose(&filter, &mut exchange, "key") else {
-        panic!("nobody was picked");
-    };
+    let first = picked(&filter, &mut exchange, "key");
     for at in 0..40 {
         exchange.set_figure(at, Figure::Slots, 1.0);
         exchange.set_figure(at, Figure::Running, 1.0);

@@ -130,9 +130,8 @@ impl Limits<'_> {
 
     fn is_within_share(&self, position: u32) -> bool {
         let shares = self.shares.get_or_init(|| Shares::of(self.asked));
-        let rate = shares.rate.and_then(|of| candidates::figure(position, of));
         let running = candidates::figure(position, Figure::Running);
-        running.is_some_and(|running| running < shares.bound(self.asked, position, rate))
+        running.is_some_and(|running| running < shares.bound(self.asked, position))
     }
 }
 
@@ -170,11 +169,14 @@ impl Shares {
         }
     }
 
-    /// Requests that a candidate of this rate may hold.
+    /// Requests that a candidate may hold.
     #[allow(clippy::cast_precision_loss, reason = "weights have 32 bits")]
-    fn bound(&self, asked: &Asked<'_>, position: u32, rate: Option<f64>) -> f64 {
+    fn bound(&self, asked: &Asked<'_>, position: u32) -> f64 {
         let weight = match self.rate {
-            Some(_) => rate.filter(|rate| *rate > 0.0).unwrap_or(self.mean),
+            Some(figure) => {
+                let rate = candidates::figure(position, figure);
+                rate.filter(|rate| *rate > 0.0).unwrap_or(self.mean)
+            }
             None => asked.weights.weight(position) as f64,
         };
         (self.scale * weight).ceil()
@@ -207,17 +209,17 @@ fn compat(asked: &Asked<'_>, key: &str) -> Choice {
                 .is_some_and(|rate| *rate > 0.0)
         });
     }
-    let chosen = match able.as_slice() {
-        [] => None,
-        able => first(asked, &asked.plan.ranking_prefix(key), able),
+    let order = Order {
+        asked,
+        prefix: asked.plan.ranking_prefix(key),
+        last: None,
+    };
+    let chosen = if able.is_empty() {
+        None
+    } else {
+        order.first_of(&able, &HEAD, |_| true)
     };
     chosen.map_or_else(|| admission::overloaded().into(), Choice::Pick)
-}
-
-fn first(asked: &Asked<'_>, prefix: &[u8], among: &[u32]) -> Option<u32> {
-    let weighting = asked.plan.settings.pulsar.weight.weighting();
-    let order = candidates::rendezvous_by(prefix, weighting, 1, among);
-    order.first().copied()
 }
 
 /// Who served the conversation last, and how much later than the best its choice may answer.
@@ -246,17 +248,10 @@ fn has_slot(settings: &Pulsar, position: u32) -> bool {
     }
     let running = candidates::figure(position, Figure::Running);
     let slots = candidates::figure(position, Figure::Slots);
-    running
-        .zip(slots)
-        .is_some_and(|(running, slots)| running < known_slots(settings, slots))
-}
-
-fn known_slots(settings: &Pulsar, slots: f64) -> f64 {
-    if slots > 0.0 {
-        slots
-    } else {
-        f64::from(settings.assumed_slots)
-    }
+    running.zip(slots).is_some_and(|(running, slots)| {
+        let assumed = f64::from(settings.assumed_slots);
+        running < if slots > 0.0 { slots } else { assumed }
+    })
 }
 
 /// Those that were not tried and, if asked for, have room for the input in their cache.

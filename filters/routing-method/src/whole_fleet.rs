@@ -4,8 +4,9 @@
 use weir_sdk::candidates::{self, Figure};
 use weir_sdk::host;
 
+use crate::buckets;
 use crate::power_of_two;
-use crate::widening::{Look, Rules, has_room, least};
+use crate::widening::{Look, Rules, has_room, least, with_short_queue};
 
 /// Looks at all of `count`; none: only the list of all tells.
 pub(crate) fn look(rules: &Rules<'_>, count: u32) -> Option<Look> {
@@ -34,11 +35,7 @@ impl Horizon {
         let least_us = candidates::figure(first, Figure::TtftUs)?;
         let bucket_us = rules.bucket_ms * 1e3;
         let first_end_us = least_us + bucket_us;
-        let reach_us = if rules.unlock_factor > 0.0 {
-            least_us + rules.budget_ms.max(0.0) * 1e3 / rules.unlock_factor
-        } else {
-            f64::INFINITY
-        };
+        let reach_us = buckets::reach_us(least_us, rules.budget_ms * 1e3, rules.unlock_factor);
         let (surely_us, maybe_us) = if reach_us > first_end_us {
             (reach_us, reach_us + bucket_us)
         } else {
@@ -77,12 +74,7 @@ impl Horizon {
 
     /// Those with room, and of them those that are open.
     fn look(&self, rules: &Rules<'_>) -> Option<Look> {
-        let mut room = candidates::with_room(rules.max_queued, &[]);
-        if let Some(limit_ms) = rules.queue_ms_max
-            && !room.is_empty()
-        {
-            room = candidates::at_most(Figure::QueueUs, limit_ms * 1e3, &room);
-        }
+        let room = with_short_queue(rules, candidates::with_room(rules.max_queued, &[]));
         if room.is_empty() {
             // Whoever opens later has none either.
             return Some(Look::Wait(None));
@@ -124,10 +116,10 @@ const DRAWS_MAX: usize = 6;
 #[cfg(test)]
 #[allow(clippy::indexing_slicing, clippy::unwrap_used, reason = "tests")]
 mod tests {
+    use fastrand::Rng;
     use weir_sdk::testing::{Exchange, backend, load};
 
     use super::*;
-    use crate::buckets;
     use crate::config::Compared;
     use crate::weights::Weights;
 
@@ -174,11 +166,8 @@ mod tests {
 
     #[test]
     fn it_is_the_choice_from_the_list_of_all() {
-        let mut state = 11_u32;
-        let mut next = |bound: u32| {
-            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-            (state >> 8) % bound
-        };
+        let mut random = Rng::with_seed(11);
+        let mut next = |bound: u32| random.u32(..bound);
         let weights = Weights::of(&[]);
         let (mut picked, mut waited, mut full, mut unknown) = (0, 0, 0, 0);
         for round in 0..3_000 {

@@ -45,11 +45,7 @@ pub(crate) fn look(rules: &Rules<'_>, among: Option<&[u32]>, count: u32) -> Look
     }
     let mut positions = among.map_or_else(|| (0..count).collect(), <[u32]>::to_vec);
     positions.retain(|position| !rules.tried.contains(position));
-    if let Some(limit_ms) = rules.queue_ms_max
-        && !positions.is_empty()
-    {
-        positions = candidates::at_most(Figure::QueueUs, limit_ms * 1e3, &positions);
-    }
+    positions = with_short_queue(rules, positions);
     let mut open = buckets::open(
         &ttfts_us(rules, &positions, among.is_none()),
         rules.budget_ms * 1e3,
@@ -91,18 +87,26 @@ pub(crate) fn ttft_us(position: u32, input_scale: f64) -> Option<f64> {
     Some(whole - (1.0 - input_scale) * prefill)
 }
 
-/// The predicted first byte of each; of `all`, or nearly, from one column.
-fn ttfts_us(rules: &Rules<'_>, positions: &[u32], all: bool) -> Vec<(f64, u32)> {
-    let with_ttft = |of: &dyn Fn(u32) -> Option<f64>| {
-        let each = positions.iter();
-        each.filter_map(|position| Some((of(*position)?, *position)))
-            .collect()
-    };
-    if all {
-        let column = candidates::column(Figure::TtftUs);
-        return with_ttft(&|position| column.get(position as usize).copied());
+/// Those whose queue is short enough.
+pub(crate) fn with_short_queue(rules: &Rules<'_>, positions: Vec<u32>) -> Vec<u32> {
+    match rules.queue_ms_max {
+        Some(limit_ms) if !positions.is_empty() => {
+            candidates::at_most(Figure::QueueUs, limit_ms * 1e3, &positions)
+        }
+        _ => positions,
     }
-    with_ttft(&|position| ttft_us(position, rules.input_scale))
+}
+
+/// The predicted first byte of each; where they are `all`, or nearly, from one column.
+fn ttfts_us(rules: &Rules<'_>, positions: &[u32], all: bool) -> Vec<(f64, u32)> {
+    let column = all.then(|| candidates::column(Figure::TtftUs));
+    let of = |position: u32| match &column {
+        Some(column) => column.get(position as usize).copied(),
+        None => ttft_us(position, rules.input_scale),
+    };
+    let each = positions.iter();
+    each.filter_map(|position| Some((of(*position)?, *position)))
+        .collect()
 }
 
 /// A random sample of those with room. Usually most have: then no more than it are asked about.

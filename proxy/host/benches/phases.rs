@@ -127,7 +127,7 @@ fn native(criterion: &mut Criterion, cluster: &Cluster) {
         });
     }
     let mut key = [7_u8; 180];
-    for n in [1, 8] {
+    for n in [1, 8, 32, 1_000] {
         group.bench_function(format!("rendezvous {n}"), |b| {
             let mut known = KeyHashes::default();
             b.iter(|| {

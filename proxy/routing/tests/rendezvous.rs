@@ -107,3 +107,31 @@ fn known_hashes_change_nothing() {
     let kept: Vec<u32> = all.into_iter().filter(|at| [1, 3].contains(at)).collect();
     assert_eq!(few, kept, "the same order among fewer");
 }
+
+#[test]
+fn the_first_few_are_the_beginning_of_the_whole_order() {
+    const COUNT: usize = 200;
+    let even = |_| 1_000.0;
+    let mixed = |at| 500.0 + (at * at % 997) as f32;
+    // What is looked above first is then too high for all but one.
+    let skewed = |at| if at == 7 { 1e9 } else { 1.0 + at as f32 };
+    for rate in [even, mixed, skewed] {
+        let set = set(&(0..COUNT).map(rate).collect::<Vec<f32>>());
+        let known = &mut KeyHashes::default();
+        for key in 0..50 {
+            let mut first = |n: usize, among: &[u32]| {
+                set.rendezvous_by(&prefix(key), Weighting::MaxInputTps, among, n, known)
+            };
+            let whole = first(COUNT, &[]);
+            assert_eq!(whole.len(), COUNT);
+            for n in [0, 1, 3, 8, 32, 97, 98, 199, 300] {
+                assert_eq!(first(n, &[]), whole[..n.min(COUNT)], "{n} of {key}");
+            }
+            let some: Vec<u32> = (0..200).filter(|at| at % 3 == 1).collect();
+            let kept: Vec<u32> = whole.into_iter().filter(|at| at % 3 == 1).collect();
+            for n in [1, 8, 31, 66] {
+                assert_eq!(first(n, &some), kept[..n], "{n} of some of {key}");
+            }
+        }
+    }
+}

@@ -107,14 +107,25 @@ impl Host for GuestState {
             Weighting::InputTps => routing::Weighting::InputTps,
             Weighting::MaxInputTps => routing::Weighting::MaxInputTps,
         };
-        let among = among.get(..AMONG_MAX).unwrap_or(&among);
+        let among = bounded(&among, AMONG_MAX);
         let known = &mut self.key_hashes;
-        set.rendezvous_by(bounded(&prefix), weighting, among, n as usize, known)
+        set.rendezvous_by(
+            bounded(&prefix, KEY_BYTES_MAX),
+            weighting,
+            among,
+            n as usize,
+            known,
+        )
     }
 
     fn ring(&mut self, prefix: Vec<u8>, key: Vec<u8>, nodes: u32, n: u32) -> Vec<u32> {
         self.candidates().map_or_else(Vec::new, |(_, set)| {
-            set.ring(bounded(&prefix), bounded(&key), nodes, n as usize)
+            set.ring(
+                bounded(&prefix, KEY_BYTES_MAX),
+                bounded(&key, KEY_BYTES_MAX),
+                nodes,
+                n as usize,
+            )
         })
     }
 
@@ -168,8 +179,7 @@ impl GuestState {
         let Some((facts, set)) = self.candidates() else {
             return Vec::new();
         };
-        let few = among.get(..AMONG_MAX).unwrap_or(among);
-        let mut found = search(set, &facts.demand(), few);
+        let mut found = search(set, &facts.demand(), bounded(among, AMONG_MAX));
         if among.is_empty() && !facts.excluded.is_empty() {
             found.retain(|position| !facts.excluded.contains(position));
         }
@@ -181,7 +191,7 @@ fn least(facts: &Facts, figure: routing::Figure, among: &[u32]) -> Option<u32> {
     let set = facts.candidates.as_ref()?;
     let demand = facts.demand();
     if !among.is_empty() {
-        let among = among.get(..AMONG_MAX).unwrap_or(among);
+        let among = bounded(among, AMONG_MAX);
         return set.least(figure, &demand, among);
     }
     if facts.excluded.is_empty() {
@@ -199,8 +209,8 @@ fn least(facts: &Facts, figure: routing::Figure, among: &[u32]) -> Option<u32> {
     }
 }
 
-fn bounded(key: &[u8]) -> &[u8] {
-    key.get(..KEY_BYTES_MAX).unwrap_or(key)
+fn bounded<T>(list: &[T], max: usize) -> &[T] {
+    list.get(..max).unwrap_or(list)
 }
 
 fn native(figure: Figure) -> routing::Figure {
